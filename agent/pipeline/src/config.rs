@@ -1,0 +1,88 @@
+//! The limits and policies one pipeline runs with; solved elsewhere, obeyed here.
+
+use std::time::Duration;
+
+use vocabulary::{Class, Signal};
+
+/// Where records are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BufferMode {
+    /// Memory alone.
+    Memory,
+    /// Memory, and disk for what memory has no room for.
+    Spill,
+    /// Every record on disk before its acknowledgement; memory keeps what fits.
+    Mirror,
+}
+
+/// Upper bounds of what waits in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryLimits {
+    /// Bodies, in bytes.
+    pub bytes: u64,
+    /// Items.
+    pub items: u64,
+}
+
+/// How one class is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassPolicy {
+    /// Share of service relative to the other classes, 1 to 100.
+    pub weight: u32,
+    /// Part of memory only this class may use, in percent; the sum over classes is at most 100.
+    pub reserved_percent: u32,
+}
+
+/// How long and how often a destination is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Pause after the first failure.
+    pub initial: Duration,
+    /// Longest pause.
+    pub max: Duration,
+    /// Age at which a record that keeps failing is dropped as `RetryExhausted`; none means it is kept.
+    pub deadline: Option<Duration>,
+}
+
+/// One destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestinationConfig {
+    /// Unique name: the key of its books across restarts.
+    pub name: String,
+    /// Signals it takes; empty means all.
+    pub signals: Vec<Signal>,
+    /// How many records may be on their way at once, at least 1.
+    pub in_flight: usize,
+    /// How it is tried again.
+    pub retry: RetryPolicy,
+}
+
+/// Everything the engine obeys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where records are held.
+    pub mode: BufferMode,
+    /// Bounds of memory.
+    pub memory: MemoryLimits,
+    /// Budget of the disk for records, in bytes; 0 in mode `Memory`.
+    pub disk_bytes: u64,
+    /// Fill of memory, in percent, from which Normal and Bulk are spilled or shed; 100 switches the soft limit off.
+    pub soft_percent: u32,
+    /// Policies, indexed by class.
+    pub classes: [ClassPolicy; Class::COUNT],
+    /// Destinations, 1 to 16.
+    pub destinations: Vec<DestinationConfig>,
+}
+
+impl Config {
+    /// Most destinations one engine serves.
+    pub const DESTINATIONS_MAX: usize = 16;
+
+    /// Most records on disk. Each takes about 100 bytes of memory for its place in the index, so this many take at most half of
+    /// what bodies may take, or 16 MiB where that is more.
+    #[must_use]
+    pub const fn disk_records_max(&self) -> u64 {
+        let by_memory = self.memory.bytes / 200;
+        if by_memory > 160_000 { by_memory } else { 160_000 }
+    }
+}

@@ -1,0 +1,246 @@
+//! One destination: what waits for it, what is on its way, and when it may be tried again. Nothing here is shared, so a
+//! destination that is dead holds back nobody else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use vocabulary::{Class, Signal};
+
+use crate::engine::{Entry, Lane};
+use crate::lanes::{Head, Turns};
+use crate::per_class::PerClass;
+use crate::{Config, DestinationConfig, DestinationGauge, IdRanges, RecordId, RetryPolicy, jitter};
+
+/// Shortest pause after a failure: full jitter may draw nearly zero, which would be no pause at all.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Longest pause a destination may ask for; a longer one is more likely a mistake than a wish.
+const SERVER_PAUSE_MAX: Duration = Duration::from_secs(3_600);
+
+/// What waits in one class. Everything from `cursor` up that is unsettled here waits, and so does what stands in `behind`.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    cursor: u64,
+    /// Sequences below the cursor that wait, with the tries they had: failed sends, and records stored out of order.
+    behind: BTreeMap<u64, u32>,
+    /// Ids this destination needs no more.
+    pub(crate) settled: IdRanges,
+}
+
+/// A record on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flight {
+    pub(crate) attempt: u32,
+    sent_at: Duration,
+}
+
+/// How one destination does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Well,
+    /// Failed `failures` volleys in a row, the last at `since`; `until` is cleared by the first poll that may send again.
+    Failing {
+        failures: u32,
+        since: Duration,
+        until: Option<Duration>,
+    },
+}
+
+/// A record chosen to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chosen {
+    pub(crate) id: RecordId,
+    /// Tries it had before this one.
+    pub(crate) tries: u32,
+}
+
+/// The state of one destination.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    name: String,
+    signals: Vec<Signal>,
+    window: usize,
+    retry: RetryPolicy,
+    /// The destination's bit in `Entry::unsettled`.
+    pub(crate) bit: u16,
+    pub(crate) queues: PerClass<Queue>,
+    turns: Turns,
+    in_flight: BTreeMap<RecordId, Flight>,
+    /// Records that are unsettled here and not in flight.
+    waiting: u64,
+    /// Items held in memory alone, by signal and class; what a crash would take.
+    pub(crate) volatile: [[u64; Class::COUNT]; Signal::COUNT],
+    health: Health,
+    pauses: u64,
+}
+
+impl Destination {
+    pub(crate) fn new(index: usize, config: &DestinationConfig, whole: &Config) -> Self {
+        Self {
+            name: config.name.clone(),
+            signals: config.signals.clone(),
+            window: config.in_flight.max(1),
+            retry: config.retry,
+            bit: 1 << index,
+            queues: PerClass::default(),
+            turns: Turns::new(&whole.classes),
+            in_flight: BTreeMap::new(),
+            waiting: 0,
+            volatile: Default::default(),
+            health: Health::Well,
+            pauses: jitter::hash_text(&config.name),
+        }
+    }
+
+    pub(crate) fn takes(&self, signal: Signal) -> bool {
+        self.signals.is_empty() || self.signals.contains(&signal)
+    }
+
+    /// A record is there to be sent.
+    pub(crate) fn enqueue(&mut self, id: RecordId) {
+        self.waiting += 1;
+        let queue = &mut self.queues[id.class];
+        if id.sequence < queue.cursor {
+            queue.behind.insert(id.sequence, 0);
+        }
+    }
+
+    /// Chooses what to send next and puts it on its way.
+    pub(crate) fn choose(&mut self, now: Duration, lanes: &PerClass<Lane>) -> Option<Chosen> {
+        if self.waiting == 0 || !self.has_room() || !self.end_pause(now) {
+            return None;
+        }
+        // Of a destination that fails, every other probe is a fresh record, so that one record it chokes on cannot stop the rest.
+        let fresh_first = matches!(self.health, Health::Failing { failures, .. } if failures % 2 == 1);
+        let mut candidates = PerClass([None; Class::COUNT]);
+        let mut heads = PerClass([None; Class::COUNT]);
+        for class in Class::ALL {
+            let lane = &lanes[class];
+            let Some((sequence, tries)) = self.queues[class].head(lane, self.bit, fresh_first) else { continue };
+            let Some(entry) = lane.entries.get(&sequence) else { continue };
+            candidates[class] = Some((sequence, tries));
+            heads[class] = Some(Head { bytes: u64::from(entry.bytes), age: now.saturating_sub(entry.arrived) });
+        }
+        let class = self.turns.pick(&heads)?;
+        let (sequence, tries) = candidates[class]?;
+        self.queues[class].leave(sequence);
+        let id = RecordId { class, sequence };
+        self.waiting -= 1;
+        self.in_flight.insert(id, Flight { attempt: tries.saturating_add(1), sent_at: now });
+        Some(Chosen { id, tries })
+    }
+
+    /// The answer for a record arrived; none if it was not on its way.
+    pub(crate) fn land(&mut self, id: RecordId) -> Option<Flight> {
+        self.in_flight.remove(&id)
+    }
+
+    /// The destination answered: it is well, whatever it thought of the record.
+    pub(crate) fn note_alive(&mut self) {
+        self.health = Health::Well;
+    }
+
+    /// The destination could not take a record: it is left alone for a while. Failures of one volley count once.
+    pub(crate) fn note_failure(&mut self, now: Duration, flight: Flight, after: Option<Duration>) {
+        let (before, since, paused) = match self.health {
+            Health::Well => (0, Duration::ZERO, None),
+            Health::Failing { failures, since, until } => (failures, since, until),
+        };
+        let is_new = before == 0 || flight.sent_at >= since;
+        let failures = if is_new { before.saturating_add(1) } else { before };
+        let asked = after.unwrap_or_default().min(SERVER_PAUSE_MAX);
+        let drawn = if is_new { self.draw_pause(failures) } else { Duration::ZERO };
+        let until = (now + asked.max(drawn)).max(paused.unwrap_or_default());
+        self.health = Health::Failing { failures, since: if is_new { now } else { since }, until: Some(until) };
+    }
+
+    /// Capped exponential back-off with full jitter.
+    fn draw_pause(&mut self, failures: u32) -> Duration {
+        self.pauses = self.pauses.wrapping_add(1);
+        let doubled = self.retry.initial.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
+        let longest = doubled.min(self.retry.max).max(PAUSE_MIN);
+        jitter::between(PAUSE_MIN, longest, self.pauses)
+    }
+
+    /// The record is to be sent again, in its place.
+    pub(crate) fn requeue(&mut self, id: RecordId, flight: Flight) {
+        self.waiting += 1;
+        self.queues[id.class].behind.insert(id.sequence, flight.attempt);
+    }
+
+    /// The record is given up: takes it out of wherever it stands.
+    pub(crate) fn forget(&mut self, id: RecordId) {
+        if self.in_flight.remove(&id).is_none() {
+            self.queues[id.class].behind.remove(&id.sequence);
+            self.waiting = self.waiting.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn is_past_deadline(&self, now: Duration, entry: &Entry) -> bool {
+        self.retry.deadline.is_some_and(|deadline| now.saturating_sub(entry.arrived) >= deadline)
+    }
+
+    pub(crate) fn is_in_flight(&self, id: RecordId) -> bool {
+        self.in_flight.contains_key(&id)
+    }
+
+    /// Whether the record waits after a failed send.
+    pub(crate) fn is_retrying(&self, id: RecordId) -> bool {
+        self.queues[id.class].behind.get(&id.sequence).is_some_and(|&tries| tries > 0)
+    }
+
+    pub(crate) const fn is_failing(&self) -> bool {
+        matches!(self.health, Health::Failing { .. })
+    }
+
+    /// Whether nothing is on its way and nothing could be sent without waiting for the destination to recover.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.in_flight.is_empty() && (self.waiting == 0 || self.is_failing())
+    }
+
+    /// When a poll may yield because time passed.
+    pub(crate) fn wake_at(&self) -> Option<Duration> {
+        match self.health {
+            Health::Failing { until, .. } if self.waiting > 0 && self.has_room() => until,
+            Health::Failing { .. } | Health::Well => None,
+        }
+    }
+
+    /// A failing destination is probed with one record at a time.
+    fn has_room(&self) -> bool {
+        self.in_flight.len() < if self.is_failing() { 1 } else { self.window }
+    }
+
+    fn end_pause(&mut self, now: Duration) -> bool {
+        let Health::Failing { until, .. } = &mut self.health else { return true };
+        if until.is_some_and(|until| now < until) {
+            return false;
+        }
+        *until = None;
+        true
+    }
+
+    pub(crate) fn gauge(&self) -> DestinationGauge {
+        let (backing_off_until, consecutive_failures) = match self.health {
+            Health::Well => (None, 0),
+            Health::Failing { failures, until, .. } => (until, failures),
+        };
+        DestinationGauge { name: self.name.clone(), in_flight: self.in_flight.len(), backing_off_until, consecutive_failures }
+    }
+}
+
+impl Queue {
+    /// The oldest record that waits: behind the cursor first, unless fresh ones are asked for.
+    fn head(&mut self, lane: &Lane, bit: u16, fresh_first: bool) -> Option<(u64, u32)> {
+        let fresh = lane.entries.range(self.cursor..).find(|(_, entry)| entry.unsettled & bit != 0).map(|(&sequence, _)| sequence);
+        self.cursor = fresh.unwrap_or(lane.next_sequence);
+        let behind = self.behind.first_key_value().map(|(&sequence, &tries)| (sequence, tries));
+        let fresh = fresh.map(|sequence| (sequence, 0));
+        if fresh_first { fresh.or(behind) } else { behind.or(fresh) }
+    }
+
+    fn leave(&mut self, sequence: u64) {
+        if self.behind.remove(&sequence).is_none() {
+            self.cursor = sequence + 1;
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The engine itself: what it owns, and the two moves all others are made of: a record begins to be held, and a
+//! destination settles it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use vocabulary::{Class, ClassCounts, DropReason, Signal};
+
+use crate::checkpoint::Cut;
+use crate::dispatch::Destination;
+use crate::drain_rate::DrainRate;
+use crate::lifecycle::{Lifecycle, Remaining};
+use crate::moves::{HeldState, Settlement};
+use crate::per_class::PerClass;
+use crate::space::{Size, Space};
+use crate::{Books, Broken, BufferMode, Config, Gauges, IdRanges, KernelBook, Origin, Phase, RecordId, Recovered};
+
+/// Where a held record lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In memory alone: a crash takes it.
+    Memory,
+    /// In memory, and handed to the spool by the final flush.
+    Flushing,
+    /// On disk, and in memory too while the entry has its body.
+    Disk,
+}
+
+/// A held record.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) body: Option<Bytes>,
+    pub(crate) received_unix_ms: u64,
+    pub(crate) arrived: Duration,
+    pub(crate) counts: ClassCounts,
+    pub(crate) bytes: u32,
+    /// One bit per destination that has yet to settle it.
+    pub(crate) unsettled: u16,
+    pub(crate) signal: Signal,
+    pub(crate) place: Place,
+}
+
+/// What is held of one class.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// The id the next record gets.
+    pub(crate) next_sequence: u64,
+    pub(crate) entries: BTreeMap<u64, Entry>,
+    /// Ids of held records that are on disk.
+    pub(crate) stored: IdRanges,
+    /// Ids that no destination needs.
+    pub(crate) released: IdRanges,
+}
+
+/// A record the spool has yet to make durable; its room is reserved, and nothing of it is in the books.
+#[derive(Debug)]
+pub(crate) struct Storing {
+    pub(crate) entry: Entry,
+    pub(crate) origin: Origin,
+}
+
+/// The pure heart of an agent: see the crate's page for the order of calls. Every method that takes `now` expects the
+/// monotonic time since the engine's start; an earlier one than before counts as the latest seen.
+#[derive(Debug)]
+pub struct Pipeline {
+    pub(crate) config: Config,
+    pub(crate) now: Duration,
+    pub(crate) space: Space,
+    pub(crate) lanes: PerClass<Lane>,
+    pub(crate) storing: BTreeMap<RecordId, Storing>,
+    /// Held records whose body is on disk alone.
+    pub(crate) down: u64,
+    /// Held records in memory alone, and their items.
+    pub(crate) volatile_records: u64,
+    pub(crate) volatile_items: u64,
+    pub(crate) destinations: Vec<Destination>,
+    pub(crate) drain: DrainRate,
+    pub(crate) refusals: u64,
+    pub(crate) books: Books,
+    /// What was received before a destination existed, per destination: the part of `received` it was never offered.
+    pub(crate) missed: Vec<[[u64; Class::COUNT]; Signal::COUNT]>,
+    pub(crate) published: Books,
+    pub(crate) generation: u64,
+    pub(crate) is_dirty: bool,
+    pub(crate) cuts: VecDeque<Cut>,
+    pub(crate) lifecycle: Lifecycle,
+    /// Where the final flush goes on, per class.
+    pub(crate) flush_cursor: PerClass<u64>,
+}
+
+impl Pipeline {
+    /// A running engine. `recovered` is what the disk knew; none for mode `Memory`. Destinations beyond 16 are not served.
+    #[must_use]
+    pub fn new(mut config: Config, recovered: Option<Recovered>) -> Self {
+        config.destinations.truncate(Config::DESTINATIONS_MAX);
+        let books = Books::for_destinations(config.destinations.iter().map(|destination| destination.name.as_str()));
+        let destinations: Vec<_> =
+            config.destinations.iter().enumerate().map(|(index, destination)| Destination::new(index, destination, &config)).collect();
+        let mut pipeline = Self {
+            space: Space::new(&config),
+            now: Duration::ZERO,
+            lanes: PerClass(Class::ALL.map(|_| Lane {
+                next_sequence: 1,
+                entries: BTreeMap::new(),
+                stored: IdRanges::default(),
+                released: IdRanges::default(),
+            })),
+            storing: BTreeMap::new(),
+            down: 0,
+            volatile_records: 0,
+            volatile_items: 0,
+            missed: vec![Default::default(); destinations.len()],
+            destinations,
+            drain: DrainRate::default(),
+            refusals: 0,
+            published: books.clone(),
+            books,
+            generation: 0,
+            is_dirty: config.mode != BufferMode::Memory,
+            cuts: VecDeque::new(),
+            lifecycle: Lifecycle::Running,
+            flush_cursor: PerClass::default(),
+            config,
+        };
+        if let Some(recovered) = recovered {
+            pipeline.recover(recovered);
+        }
+        pipeline
+    }
+
+    /// The live books.
+    #[must_use]
+    pub const fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// The numbers a user may see: with a disk those of the last durable checkpoint, so that they never step back.
+    #[must_use]
+    pub fn published(&self) -> &Books {
+        if self.has_disk() { &self.published } else { &self.books }
+    }
+
+    /// Takes over the kernel's numbers. They are totals: a caller whose counters begin with the process adds them to what
+    /// `books().kernel` said at its start.
+    pub fn set_kernel(&mut self, book: KernelBook) {
+        self.is_dirty |= book != self.books.kernel;
+        self.books.kernel = book;
+    }
+
+    /// Levels at this instant.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        let memory = self.space.memory();
+        let oldest =
+            self.lanes.iter().filter_map(|(_, lane)| lane.entries.first_key_value().map(|(_, entry)| entry.received_unix_ms)).min();
+        Gauges {
+            memory_bytes: memory.bytes,
+            memory_bytes_max: self.config.memory.bytes,
+            memory_items: memory.items,
+            memory_items_max: self.config.memory.items,
+            disk_bytes: self.space.disk_bytes(),
+            disk_bytes_max: self.config.disk_bytes,
+            held_records: self.lanes.iter().map(|(_, lane)| lane.entries.len() as u64).sum(),
+            oldest_received_unix_ms: oldest,
+            over_soft: self.space.is_over_soft(),
+            phase: self.lifecycle.phase(),
+            destinations: self.destinations.iter().map(Destination::gauge).collect(),
+        }
+    }
+
+    /// Verifies the identities of the live books, that each destination was routed all it takes, and that what the books
+    /// hold is the sum over held records. Linear in held records, a few nanoseconds for each.
+    ///
+    /// # Errors
+    /// The first identity that does not hold.
+    pub fn check(&self) -> Result<(), Broken> {
+        self.books.check()?;
+        for ((destination, book), missed) in self.destinations.iter().zip(&self.books.destinations).zip(&self.missed) {
+            let mut held = [[0_u64; Class::COUNT]; Signal::COUNT];
+            let entries = self.lanes.iter().flat_map(|(_, lane)| lane.entries.values());
+            for entry in entries.filter(|entry| entry.unsettled & destination.bit != 0) {
+                crate::moves::add_counts(&mut held, entry.signal, &entry.counts);
+            }
+            for signal in Signal::ALL {
+                book.check_held(signal, crate::moves::row(&held, signal))?;
+                if destination.takes(signal) {
+                    self.books.check_routed(book, signal, crate::moves::row(missed, signal))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has_disk(&self) -> bool {
+        self.config.mode != BufferMode::Memory
+    }
+
+    /// Time never runs backwards in here.
+    pub(crate) fn observe(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+    }
+
+    /// Bits of the destinations that take the signal.
+    pub(crate) fn route(&self, signal: Signal) -> u16 {
+        self.destinations.iter().filter(|destination| destination.takes(signal)).fold(0, |bits, destination| bits | destination.bit)
+    }
+
+    pub(crate) fn next_id(&mut self, class: Class) -> RecordId {
+        let lane = &mut self.lanes[class];
+        let sequence = lane.next_sequence;
+        lane.next_sequence += 1;
+        RecordId { class, sequence }
+    }
+
+    /// A counted record begins to be held by the destinations of its bits; the others need it no more.
+    pub(crate) fn hold(&mut self, id: RecordId, entry: Entry) {
+        let state = entry.waiting_state();
+        for (destination, book) in self.destinations.iter_mut().zip(&mut self.books.destinations) {
+            if entry.unsettled & destination.bit == 0 {
+                destination.queues[id.class].settled.insert(id.sequence);
+                continue;
+            }
+            book.take_on(entry.signal, &entry.counts, state);
+            destination.enqueue(id);
+            if entry.place == Place::Memory {
+                crate::moves::add_counts(&mut destination.volatile, entry.signal, &entry.counts);
+            }
+        }
+        self.keep(id, entry);
+    }
+
+    /// Puts an entry, whose items the books hold already, among the held ones.
+    pub(crate) fn keep(&mut self, id: RecordId, entry: Entry) {
+        self.down += u64::from(entry.body.is_none());
+        let lane = &mut self.lanes[id.class];
+        if entry.place == Place::Disk {
+            lane.stored.insert(id.sequence);
+        } else {
+            self.volatile_records += 1;
+            self.volatile_items += entry.counts.total();
+        }
+        lane.entries.insert(id.sequence, entry);
+        self.is_dirty = true;
+    }
+
+    /// One destination needs the record no more. `from` is the state its items leave.
+    pub(crate) fn settle(&mut self, index: usize, id: RecordId, from: HeldState, how: Settlement) {
+        let lane = &mut self.lanes[id.class];
+        let (Some(destination), Some(book), Some(entry)) =
+            (self.destinations.get_mut(index), self.books.destinations.get_mut(index), lane.entries.get_mut(&id.sequence))
+        else {
+            return;
+        };
+        book.settle(entry.signal, &entry.counts, from, how);
+        if entry.place != Place::Disk {
+            crate::moves::subtract_counts(&mut destination.volatile, entry.signal, &entry.counts);
+        }
+        destination.queues[id.class].settled.insert(id.sequence);
+        entry.unsettled &= !destination.bit;
+        self.is_dirty = true;
+        if entry.unsettled != 0 {
+            self.lower_if_only_failing_wait(id);
+        } else if let Some(entry) = lane.entries.remove(&id.sequence) {
+            lane.stored.remove(id.sequence);
+            lane.released.insert(id.sequence);
+            self.drain.note(self.now, u64::from(entry.bytes));
+            self.give_back(id, &entry);
+        }
+    }
+
+    /// Returns the room of a record that is held no more.
+    fn give_back(&mut self, id: RecordId, entry: &Entry) {
+        if entry.body.is_some() {
+            self.space.give_memory(id.class, entry.size());
+        } else {
+            self.down -= 1;
+        }
+        if entry.place == Place::Disk {
+            self.space.give_disk(u64::from(entry.bytes));
+        } else {
+            self.volatile_records -= 1;
+            self.volatile_items -= entry.counts.total();
+        }
+    }
+
+    /// A record on disk that only failing destinations wait for leaves memory to those who can use it.
+    fn lower_if_only_failing_wait(&mut self, id: RecordId) {
+        let Some(entry) = self.lanes[id.class].entries.get_mut(&id.sequence) else { return };
+        let waits = |destination: &Destination| entry.unsettled & destination.bit != 0;
+        if entry.place != Place::Disk || entry.body.is_none() || self.destinations.iter().any(|each| waits(each) && !each.is_failing()) {
+            return;
+        }
+        for (destination, book) in self.destinations.iter().zip(&mut self.books.destinations) {
+            if waits(destination) && !destination.is_in_flight(id) && !destination.is_retrying(id) {
+                book.shift(entry.signal, &entry.counts, HeldState::Queued, HeldState::OnDisk);
+            }
+        }
+        entry.body = None;
+        self.down += 1;
+        let size = entry.size();
+        self.space.give_memory(id.class, size);
+    }
+
+    /// Gives a record up for every destination that still waits for it.
+    pub(crate) fn give_up(&mut self, id: RecordId, reason: DropReason) {
+        for index in 0..self.destinations.len() {
+            let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
+            let Some(destination) = self.destinations.get_mut(index) else { return };
+            if entry.unsettled & destination.bit == 0 {
+                continue;
+            }
+            let from = if destination.is_in_flight(id) {
+                HeldState::InFlight
+            } else if destination.is_retrying(id) {
+                HeldState::WaitingRetry
+            } else {
+                entry.waiting_state()
+            };
+            destination.forget(id);
+            self.settle(index, id, from, Settlement::Dropped(reason));
+        }
+    }
+
+    pub(crate) fn remaining(&self) -> Remaining {
+        let sending =
+            if self.has_disk() { self.destinations.iter().any(|destination| !destination.is_at_rest()) } else { self.volatile_records > 0 };
+        Remaining { storing: !self.storing.is_empty(), sending, volatile: self.volatile_records > 0 }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.lifecycle.phase()
+    }
+}
+
+impl Entry {
+    /// The state of a record that waits and was not tried yet.
+    pub(crate) const fn waiting_state(&self) -> HeldState {
+        if self.body.is_some() { HeldState::Queued } else { HeldState::OnDisk }
+    }
+
+    pub(crate) fn size(&self) -> Size {
+        Size { bytes: u64::from(self.bytes), items: self.counts.total() }
+    }
+}

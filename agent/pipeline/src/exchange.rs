@@ -1,0 +1,224 @@
+//! The values that pass between the engine and its shell: what is offered, what is answered, what is to be sent or stored.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
+
+use crate::{Books, IdRanges, RecordId, Stored};
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A peer that can be refused and will send again.
+    Client,
+    /// The kernel, which cannot: what finds no room is dropped as `QueueFull`.
+    Kernel,
+}
+
+/// One export request, walked and counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The one signal of its items.
+    pub signal: Signal,
+    /// Who sent it.
+    pub origin: Origin,
+    /// Its items by class. A request without items is admitted and forgotten.
+    pub counts: ClassCounts,
+    /// The encoded request.
+    pub body: Bytes,
+}
+
+/// The items of one class, cut from a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The class of all its items.
+    pub class: Class,
+    /// How many there are.
+    pub items: u32,
+    /// An encoded request that holds them alone.
+    pub body: Bytes,
+}
+
+/// The answer to an offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Under pressure: cut the request by class and call `offer_parts`. Nothing was counted yet.
+    Split,
+    /// Taken, in whole or in part.
+    Admitted(Admission),
+    /// Not taken at all; counted as refused.
+    Refused(Refusal),
+}
+
+/// What was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// To be made durable before the answer; empty means answer at once. Each ends in `handle_stored` or `handle_store_failed`.
+    pub persist: Vec<Persist>,
+    /// Items that were received and dropped at intake; a client is told by partial success.
+    pub shed: ClassCounts,
+    /// Why the first of them was; meaningless while `shed` is zero.
+    pub shed_reason: DropReason,
+}
+
+/// A record the spool must append and sync.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persist {
+    /// Its name.
+    pub id: RecordId,
+    /// The one signal of its items.
+    pub signal: Signal,
+    /// Its items by class.
+    pub counts: ClassCounts,
+    /// When it was offered, in milliseconds since the Unix epoch.
+    pub received_unix_ms: u64,
+    /// The encoded request.
+    pub body: Bytes,
+}
+
+/// Why nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason, counted.
+    pub reason: RefuseReason,
+    /// 1 s to 5 s where trying again helps, else zero (`TooLarge`, `Unsupported`).
+    pub retry_after: Duration,
+}
+
+/// A record on its way to one destination; ends in `handle_outcome`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Send {
+    /// Its name.
+    pub id: RecordId,
+    /// The one signal of its items.
+    pub signal: Signal,
+    /// Its items by class.
+    pub counts: ClassCounts,
+    /// The encoded request; none means that it is to be read from the spool.
+    pub body: Option<Bytes>,
+    /// 1 for the first try of this process.
+    pub attempt: u32,
+}
+
+/// What became of a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Confirmed.
+    Delivered,
+    /// Confirmed but for some items, which the protocol does not name; they are charged to the lowest class present.
+    Partial {
+        /// How many.
+        rejected: u64,
+    },
+    /// The destination is busy or unreachable: it is backed off, the record keeps its place.
+    Retry {
+        /// The pause the destination asked for.
+        after: Option<Duration>,
+    },
+    /// Refused for ever: dropped as `Rejected`.
+    Rejected,
+    /// The spool could not read it back: dropped as `Corrupt`.
+    Unreadable,
+}
+
+/// What the spool must persist, as one atom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Counts up by one per checkpoint, across restarts.
+    pub generation: u64,
+    /// The books at this instant. In a checkpoint, and only here, `held.queued` is what memory alone held and `held.on_disk`
+    /// what the disk held, in flight or not: it is what recovery compares with the records it finds.
+    pub books: Books,
+    /// Per destination name, the ids it needs no more.
+    pub settled: Vec<(String, [IdRanges; Class::COUNT])>,
+    /// On disk, counted as received, unsettled for at least one destination.
+    pub stored: [IdRanges; Class::COUNT],
+    /// Ids below are taken.
+    pub next_sequence: [u64; Class::COUNT],
+    /// The most items a crash may take until the next checkpoint is durable: those held in memory alone, and those that
+    /// memory-only intake may still accept.
+    pub volatile_ceiling: u64,
+}
+
+/// What a disk knew at start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The newest whole checkpoint.
+    pub checkpoint: Option<Checkpoint>,
+    /// Whole, valid records, ascending per class.
+    pub stored: Vec<Stored>,
+}
+
+/// Where the engine is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Takes in and sends.
+    Running,
+    /// Clients are refused; kernel sources hand over their last slots.
+    DrainingInputs,
+    /// Nothing is taken in; requests already taken get their answer.
+    CompletingAcks,
+    /// What is held is sent.
+    DrainingQueues,
+    /// Nothing is sent; what memory alone holds goes to disk, if there is one.
+    Flushing,
+    /// Nothing is held in memory alone.
+    Stopped,
+}
+
+/// Levels at this instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gauges {
+    /// Bodies in memory, in bytes, reserved ones included.
+    pub memory_bytes: u64,
+    /// Its bound.
+    pub memory_bytes_max: u64,
+    /// Items in memory.
+    pub memory_items: u64,
+    /// Its bound.
+    pub memory_items_max: u64,
+    /// Bodies on disk that are unsettled, in bytes, reserved ones included.
+    pub disk_bytes: u64,
+    /// Its bound.
+    pub disk_bytes_max: u64,
+    /// Records that at least one destination has yet to settle.
+    pub held_records: u64,
+    /// When the oldest of them was received.
+    pub oldest_received_unix_ms: Option<u64>,
+    /// Whether intake is above its soft limit.
+    pub over_soft: bool,
+    /// Where the engine is in its life.
+    pub phase: Phase,
+    /// One per configured destination.
+    pub destinations: Vec<DestinationGauge>,
+}
+
+/// How one destination does at this instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestinationGauge {
+    /// Its configured name.
+    pub name: String,
+    /// Records sent and unanswered.
+    pub in_flight: usize,
+    /// Nothing is sent to it before this instant.
+    pub backing_off_until: Option<Duration>,
+    /// Failures since the last success, those of one volley counted once.
+    pub consecutive_failures: u32,
+}
+
+impl Admission {
+    pub(crate) const fn nothing() -> Self {
+        Self { persist: Vec::new(), shed: ClassCounts([0; Class::COUNT]), shed_reason: DropReason::SoftLimit }
+    }
+
+    /// Notes items that were dropped at intake; the first reason stands for all.
+    pub(crate) fn note_shed(&mut self, counts: &ClassCounts, reason: DropReason) {
+        if self.shed.total() == 0 {
+            self.shed_reason = reason;
+        }
+        for (class, items) in counts.iter() {
+            self.shed[class] += items;
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The door: what is taken, where it is put, what is shed and what is refused. A request is decided as a whole on a copy
+//! of the room, so a refusal leaves no trace but its count.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
+
+use crate::engine::{Entry, Place, Storing};
+use crate::space::{Placement, Size, is_low};
+use crate::{Admission, Origin, Part, Persist, Phase, Pipeline, RecordId, Refusal, Request, Verdict, jitter};
+
+/// Pause asked of a client while the agent ends: its successor needs about that long.
+const SHUTDOWN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
+/// What becomes one record if it is taken.
+struct Piece {
+    class: Class,
+    counts: ClassCounts,
+    body: Bytes,
+    placement: Placement,
+}
+
+/// Where and when an offer was made.
+#[derive(Clone, Copy)]
+struct Occasion {
+    unix_ms: u64,
+    signal: Signal,
+    origin: Origin,
+}
+
+impl Pipeline {
+    /// Decides on a request. Under pressure a mixed one comes back as `Split`, uncounted.
+    pub fn offer(&mut self, now: Duration, unix_ms: u64, request: Request) -> Verdict {
+        self.observe(now);
+        let Request { signal, origin, counts, body } = request;
+        let Some(class) = counts.highest() else { return Verdict::Admitted(Admission::nothing()) };
+        let occasion = Occasion { unix_ms, signal, origin };
+        if let Some(verdict) = self.turn_away(occasion, &counts) {
+            return verdict;
+        }
+        if counts.is_mixed() && self.is_under_pressure() {
+            return Verdict::Split;
+        }
+        let mut space = self.space;
+        let placement = space.place(class, Size { bytes: body.len() as u64, items: counts.total() });
+        if counts.is_mixed() && matches!(placement, Placement::Shed | Placement::Full) {
+            return Verdict::Split;
+        }
+        let piece = Piece { class, counts, body, placement };
+        if let Some(reason) = refusal(origin, std::slice::from_ref(&piece)) {
+            return self.refuse(signal, &counts, reason, piece.body.len() as u64);
+        }
+        self.space = space;
+        let mut admission = Admission::nothing();
+        self.take(occasion, piece, &mut admission);
+        Verdict::Admitted(admission)
+    }
+
+    /// Decides on a request that was cut by class. It is refused as a whole if an important part finds no room, or if no part
+    /// does; a lesser part that finds none beside one that is taken is shed.
+    pub fn offer_parts(&mut self, now: Duration, unix_ms: u64, signal: Signal, origin: Origin, mut parts: Vec<Part>) -> Verdict {
+        self.observe(now);
+        let occasion = Occasion { unix_ms, signal, origin };
+        parts.retain(|part| part.items > 0);
+        parts.sort_by_key(|part| part.class);
+        let mut counts = ClassCounts::default();
+        for part in &parts {
+            counts[part.class] = counts[part.class].saturating_add(part.items);
+        }
+        if parts.is_empty() {
+            return Verdict::Admitted(Admission::nothing());
+        }
+        if let Some(verdict) = self.turn_away(occasion, &counts) {
+            return verdict;
+        }
+        let mut space = self.space;
+        let mut total_bytes = 0;
+        let mut pieces = Vec::with_capacity(parts.len());
+        for Part { class, items, body } in parts {
+            let size = Size { bytes: body.len() as u64, items: u64::from(items) };
+            total_bytes += size.bytes;
+            pieces.push(Piece { class, counts: ClassCounts::of(class, items), body, placement: space.place(class, size) });
+        }
+        if let Some(reason) = refusal(origin, &pieces) {
+            return self.refuse(signal, &counts, reason, total_bytes);
+        }
+        self.space = space;
+        let mut admission = Admission::nothing();
+        for piece in pieces {
+            self.take(occasion, piece, &mut admission);
+        }
+        Verdict::Admitted(admission)
+    }
+
+    /// A request was refused before it came here. Where its items are not known, the request itself is counted.
+    pub fn count_refused(&mut self, signal: Option<Signal>, counts: ClassCounts, reason: RefuseReason) {
+        self.is_dirty = true;
+        match signal {
+            Some(signal) if counts.total() > 0 => self.books.refuse(signal, &counts, reason),
+            _ => self.books.refuse_request(reason),
+        }
+    }
+
+    /// The spool made a record durable. From here on it counts as received and may be sent.
+    pub fn handle_stored(&mut self, now: Duration, id: RecordId) {
+        self.observe(now);
+        if let Some(Storing { entry, .. }) = self.storing.remove(&id) {
+            self.books.receive(entry.signal, &entry.counts);
+            self.hold(id, entry);
+            return;
+        }
+        let lane = &mut self.lanes[id.class];
+        let Some(entry) = lane.entries.get_mut(&id.sequence) else { return };
+        if entry.place != Place::Flushing {
+            return;
+        }
+        entry.place = Place::Disk;
+        for destination in self.destinations.iter_mut().filter(|destination| entry.unsettled & destination.bit != 0) {
+            crate::moves::subtract_counts(&mut destination.volatile, entry.signal, &entry.counts);
+        }
+        self.volatile_records -= 1;
+        self.volatile_items -= entry.counts.total();
+        self.space.take_disk(u64::from(entry.bytes));
+        lane.stored.insert(id.sequence);
+        self.is_dirty = true;
+    }
+
+    /// The spool could not make a record durable: its room is returned. A client is to be told `HardLimit`; what the kernel
+    /// gave, and what the final flush gave, is dropped as `DiskError`.
+    pub fn handle_store_failed(&mut self, now: Duration, id: RecordId) {
+        self.observe(now);
+        let Some(Storing { entry, origin }) = self.storing.remove(&id) else {
+            if self.lanes[id.class].entries.get(&id.sequence).is_some_and(|entry| entry.place == Place::Flushing) {
+                self.give_up(id, DropReason::DiskError);
+            }
+            return;
+        };
+        match origin {
+            Origin::Client => self.books.refuse(entry.signal, &entry.counts, RefuseReason::HardLimit),
+            Origin::Kernel => {
+                self.books.receive(entry.signal, &entry.counts);
+                self.books.drop_at_intake(entry.signal, &entry.counts, DropReason::DiskError);
+            }
+        }
+        if entry.body.is_some() {
+            self.space.give_memory(id.class, entry.size());
+        }
+        self.space.give_disk(u64::from(entry.bytes));
+        // The id stays unused for ever; it counts as settled so that ranges merge over it.
+        for destination in &mut self.destinations {
+            destination.queues[id.class].settled.insert(id.sequence);
+        }
+        self.lanes[id.class].released.insert(id.sequence);
+        self.is_dirty = true;
+    }
+
+    /// Requests that nothing here decides: the engine ends, or no destination takes the signal.
+    fn turn_away(&mut self, occasion: Occasion, counts: &ClassCounts) -> Option<Verdict> {
+        let Occasion { signal, origin, .. } = occasion;
+        match (self.phase(), origin) {
+            (Phase::Running, _) | (Phase::DrainingInputs, Origin::Kernel) => {}
+            (_, Origin::Client) => return Some(self.refuse(signal, counts, RefuseReason::ShuttingDown, 0)),
+            (_, Origin::Kernel) => {
+                let mut admission = Admission::nothing();
+                self.shed(signal, counts, DropReason::ForcedShutdown, &mut admission);
+                return Some(Verdict::Admitted(admission));
+            }
+        }
+        if self.route(signal) != 0 {
+            return None;
+        }
+        match origin {
+            Origin::Client => Some(self.refuse(signal, counts, RefuseReason::Unsupported, 0)),
+            Origin::Kernel => {
+                self.books.receive(signal, counts);
+                self.books.filter(signal, counts);
+                self.is_dirty = true;
+                Some(Verdict::Admitted(Admission::nothing()))
+            }
+        }
+    }
+
+    /// Whether importance must be looked at item by item.
+    fn is_under_pressure(&self) -> bool {
+        self.space.is_over_soft() || self.down > 0 || self.destinations.iter().any(crate::dispatch::Destination::is_failing)
+    }
+
+    fn refuse(&mut self, signal: Signal, counts: &ClassCounts, reason: RefuseReason, bytes: u64) -> Verdict {
+        self.books.refuse(signal, counts, reason);
+        self.is_dirty = true;
+        self.refusals += 1;
+        let retry_after = match reason {
+            RefuseReason::ShuttingDown => jitter::between(SHUTDOWN_PAUSE.0, SHUTDOWN_PAUSE.1, self.refusals),
+            RefuseReason::HardLimit => self.drain.pause(self.now, self.space.excess_bytes().max(bytes), self.refusals),
+            _ => Duration::ZERO,
+        };
+        Verdict::Refused(Refusal { reason, retry_after })
+    }
+
+    fn shed(&mut self, signal: Signal, counts: &ClassCounts, reason: DropReason, admission: &mut Admission) {
+        self.books.receive(signal, counts);
+        self.books.drop_at_intake(signal, counts, reason);
+        admission.note_shed(counts, reason);
+        self.is_dirty = true;
+    }
+
+    /// Carries out what was decided for one piece; its room is taken already.
+    fn take(&mut self, occasion: Occasion, piece: Piece, admission: &mut Admission) {
+        let Occasion { unix_ms, signal, origin } = occasion;
+        let Piece { class, counts, body, placement } = piece;
+        match (placement, origin) {
+            (Placement::Shed, _) | (Placement::Full, Origin::Client) => self.shed(signal, &counts, DropReason::SoftLimit, admission),
+            (Placement::Full, Origin::Kernel) => self.shed(signal, &counts, DropReason::QueueFull, admission),
+            (Placement::TooLarge, _) => self.shed(signal, &counts, DropReason::TooLarge, admission),
+            (Placement::Memory | Placement::Both | Placement::Disk, _) => {
+                let id = self.next_id(class);
+                let unsettled = self.route(signal);
+                let (place, kept) = match placement {
+                    Placement::Memory => (Place::Memory, Some(body.clone())),
+                    Placement::Both => (Place::Disk, Some(body.clone())),
+                    _ => (Place::Disk, None),
+                };
+                let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+                let entry = Entry { body: kept, received_unix_ms: unix_ms, arrived: self.now, counts, bytes, unsettled, signal, place };
+                if place == Place::Memory {
+                    self.books.receive(signal, &counts);
+                    self.hold(id, entry);
+                } else {
+                    self.storing.insert(id, Storing { entry, origin });
+                    admission.persist.push(Persist { id, signal, counts, received_unix_ms: unix_ms, body });
+                }
+            }
+        }
+    }
+}
+
+/// Whether the request as a whole is refused, and why. The kernel cannot be refused.
+fn refusal(origin: Origin, pieces: &[Piece]) -> Option<RefuseReason> {
+    if origin == Origin::Kernel {
+        return None;
+    }
+    let has = |wanted: Placement| pieces.iter().any(|piece| piece.placement == wanted);
+    if has(Placement::TooLarge) {
+        return Some(RefuseReason::TooLarge);
+    }
+    let important_is_full = pieces.iter().any(|piece| piece.placement == Placement::Full && !is_low(piece.class));
+    let is_any_taken = has(Placement::Memory) || has(Placement::Both) || has(Placement::Disk);
+    (important_is_full || has(Placement::Full) && !is_any_taken).then_some(RefuseReason::HardLimit)
+}

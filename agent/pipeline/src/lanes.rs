@@ -1,0 +1,157 @@
+//! The order in which classes are served, for one destination: deficit round robin by bytes (Shreedhar and Varghese, 1995)
+//! with a floor for every class and promotion by age.
+//!
+//! # Worst-case wait
+//!
+//! Let `q(c) = max(weight(c), ⌈Σ weights / 50⌉) · 4 KiB` and `B` the largest record. From the instant a record becomes the head of its
+//! class `c`, each other class `j` is served in turn at most `(⌈B / q(c)⌉ + 1) · q(j) + B` bytes before it. Promotions come on
+//! top: one send in eight at most. So every class moves, whatever the others offer.
+
+use std::time::Duration;
+
+use vocabulary::Class;
+
+use crate::ClassPolicy;
+use crate::per_class::PerClass;
+
+/// Bytes of service that one unit of weight is worth per round.
+const QUANTUM_BYTES: u64 = 4 << 10;
+/// A class gets at least one part in this many of the sum of weights.
+const FLOOR_DIVISOR: u64 = 50;
+/// Age from which a head may be sent out of turn. Longer than an ordinary retry, so that it answers starvation alone.
+const PROMOTION_AGE: Duration = Duration::from_secs(30);
+/// One send in this many may be out of turn: after an outage everything is old, and importance must still lead.
+const PROMOTION_EVERY: u64 = 8;
+
+/// The oldest record of a class that may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) bytes: u64,
+    pub(crate) age: Duration,
+}
+
+/// Whose turn it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Turns {
+    quantum: PerClass<u64>,
+    deficit: PerClass<u64>,
+    sends: u64,
+}
+
+impl Turns {
+    pub(crate) fn new(policies: &[ClassPolicy; Class::COUNT]) -> Self {
+        let sum: u64 = policies.iter().map(|policy| u64::from(policy.weight)).sum();
+        let floor = sum.div_ceil(FLOOR_DIVISOR).max(1);
+        let quantum = PerClass(policies.map(|policy| u64::from(policy.weight).max(floor) * QUANTUM_BYTES));
+        Self { quantum, deficit: PerClass::default(), sends: 0 }
+    }
+
+    /// Chooses the class whose head is sent next, and charges it.
+    pub(crate) fn pick(&mut self, heads: &PerClass<Option<Head>>) -> Option<Class> {
+        self.sends += 1;
+        if self.sends.is_multiple_of(PROMOTION_EVERY)
+            && let Some(class) = oldest(heads)
+        {
+            return Some(class);
+        }
+        let (class, rounds, bytes) = self.nearest(heads)?;
+        for (other, head) in heads.iter() {
+            // A class with nothing to send saves nothing up.
+            self.deficit[other] = if head.is_some() { self.deficit[other] + rounds * self.quantum[other] } else { 0 };
+        }
+        self.deficit[class] = self.deficit[class].saturating_sub(bytes);
+        Some(class)
+    }
+
+    /// The class that needs the fewest rounds until it can pay for its head; of equals the most important.
+    fn nearest(&self, heads: &PerClass<Option<Head>>) -> Option<(Class, u64, u64)> {
+        heads
+            .iter()
+            .filter_map(|(class, head)| head.map(|head| (class, head.bytes.max(1))))
+            .map(|(class, bytes)| (class, bytes.saturating_sub(self.deficit[class]).div_ceil(self.quantum[class]), bytes))
+            .min_by_key(|&(_, rounds, _)| rounds)
+    }
+}
+
+/// The class with the oldest head, if that is old enough to be sent out of turn.
+fn oldest(heads: &PerClass<Option<Head>>) -> Option<Class> {
+    heads
+        .iter()
+        .filter_map(|(class, head)| head.map(|head| (class, head.age)))
+        .filter(|&(_, age)| age >= PROMOTION_AGE)
+        .max_by(|(first, age), (second, other)| age.cmp(other).then(second.cmp(first)))
+        .map(|(class, _)| class)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policies(weights: [u32; Class::COUNT]) -> [ClassPolicy; Class::COUNT] {
+        weights.map(|weight| ClassPolicy { weight, reserved_percent: 0 })
+    }
+
+    fn all(bytes: u64, age: Duration) -> PerClass<Option<Head>> {
+        PerClass([Some(Head { bytes, age }); Class::COUNT])
+    }
+
+    #[test]
+    fn classes_that_always_have_something_share_by_weight() {
+        let mut turns = Turns::new(&policies([8, 4, 2, 1]));
+        let mut served = PerClass([0_u32; Class::COUNT]);
+        for _ in 0..15_000 {
+            served[turns.pick(&all(10_000, Duration::ZERO)).unwrap()] += 1;
+        }
+        for (class, share) in [(Class::Critical, 8_000), (Class::High, 4_000), (Class::Normal, 2_000), (Class::Bulk, 1_000)] {
+            assert!(served[class].abs_diff(share) <= 10, "{class} was served {} times", served[class]);
+        }
+    }
+
+    #[test]
+    fn the_least_of_classes_gets_its_floor_against_the_heaviest_weights() {
+        let mut turns = Turns::new(&policies([100, 100, 100, 1]));
+        let bulk = (0..60_000).filter(|_| turns.pick(&all(500, Duration::ZERO)) == Some(Class::Bulk)).count();
+        assert!(bulk >= 60_000 / 51, "bulk was served {bulk} times");
+    }
+
+    #[test]
+    fn an_old_head_is_sent_out_of_turn_but_once_in_eight_at_most() {
+        let mut turns = Turns::new(&policies([100, 1, 1, 1]));
+        let mut heads = all(1 << 20, Duration::ZERO);
+        heads[Class::Bulk] = Some(Head { bytes: 1 << 20, age: PROMOTION_AGE });
+        let picks: Vec<_> = (0..80).map(|_| turns.pick(&heads)).collect();
+        let bulk = picks.iter().filter(|&&pick| pick == Some(Class::Bulk)).count();
+        assert!((10..=14).contains(&bulk), "{bulk} of 80");
+        assert_eq!(Turns::new(&policies([1; 4])).pick(&PerClass::default()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_head_waits_longer_than_the_stated_bound(
+            weights in prop::array::uniform4(1_u32..=100),
+            watched in 0_usize..Class::COUNT,
+            sizes in prop::collection::vec(prop::array::uniform4(prop::option::of(1_u64..200_000)), 1..300),
+        ) {
+            let largest = 200_000_u64;
+            let watched = Class::ALL[watched];
+            let mut turns = Turns::new(&policies(weights));
+            let mut waited = PerClass([0_u64; Class::COUNT]);
+            let mut head = 1_u64;
+            for round in sizes.iter().cycle().take(4_000) {
+                let mut heads = PerClass(round.map(|bytes| bytes.map(|bytes| Head { bytes, age: Duration::ZERO })));
+                heads[watched] = Some(Head { bytes: head, age: Duration::ZERO });
+                let class = turns.pick(&heads).unwrap();
+                if class == watched {
+                    waited = PerClass::default();
+                    head = round.iter().flatten().copied().max().unwrap_or(largest);
+                    continue;
+                }
+                waited[class] += heads[class].unwrap().bytes;
+                let rounds = largest.div_ceil(turns.quantum[watched]) + 1;
+                prop_assert!(waited[class] <= rounds * turns.quantum[class] + largest, "{} waited for {} bytes of {}", watched, waited[class], class);
+            }
+        }
+    }
+}

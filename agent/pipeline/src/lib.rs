@@ -1,0 +1,76 @@
+//! The pure heart of an agent: it decides what is accepted, in which order it leaves, what a retry waits for, and it keeps
+//! the books. It never reads a clock, a file or a socket: time arrives as an argument and what is to be done leaves as a value.
+//!
+//! ```text
+//!   offer / offer_parts ──▶ intake ──▶ lanes (one per class) ──▶ dispatch (one per destination) ──▶ poll_send
+//!                             │ Persist: to disk first                    ▲                            │
+//!   handle_stored ────────────┘                                           └────── handle_outcome ◀─────┘
+//!                                      books: every record's items move through exactly one cell at a time
+//! ```
+//!
+//! # The shell's duties
+//!
+//! `offer` a request (cut it by class and `offer_parts` if told `Split`); make what is in `Admission::persist` durable and
+//! report `handle_stored` or `handle_store_failed`, from the thread that synced; for each destination call `poll_send` until
+//! it has nothing, after every event and at `poll_timeout`, and report each with `handle_outcome`; while `is_checkpoint_due`,
+//! persist `checkpoint()` five times a second and report `handle_checkpointed`. Told to end: `handle_shutdown`, then
+//! `poll_phase` and `poll_timeout` until `Stopped`, with `poll_flush` while `Flushing`, then a last checkpoint.
+//!
+//! # Where a record goes
+//!
+//! | mode | has room | above the soft limit | no room in memory | no room on disk |
+//! |---|---|---|---|---|
+//! | `Memory` | memory | Normal, Bulk: shed | refused | |
+//! | `Spill` | memory | Normal, Bulk: disk | disk | as `Memory` |
+//! | `Mirror` | disk and memory | Normal, Bulk: disk alone | disk alone | refused, for an answer would promise a disk |
+//!
+//! - Memory is bounded by bytes and by items; each has a share reserved per class and a pool for all. Fill is that of the whole
+//!   or of the pool, whichever is fuller. The soft limit is left five points below where it was entered. A class within its
+//!   reserved share is never shed. Normal and Bulk may fill the disk up to the soft percentage, the rest is for what matters.
+//! - A mixed request is cut only under pressure: above the soft limit, with a destination failing, or with a backlog on disk.
+//!   Uncut, it counts for the highest class it holds.
+//! - What the kernel gives cannot be refused: without room it is dropped as `QueueFull`. While inputs drain it is still taken,
+//!   for it has nowhere else to go; afterwards it is dropped as `ForcedShutdown`. Clients are refused from the first call on.
+//! - A refused client is told to wait 1 s to 5 s, computed from the measured drain rate. What can never fit is `TooLarge`; a
+//!   signal that no destination takes is `Unsupported` (from the kernel: filtered).
+//!
+//! # Limits and invariants
+//!
+//! - At most 16 destinations; records on disk at most `Config::disk_records_max`; in-flight records per destination at most its
+//!   window, and one while it fails. Everything else is bounded by the room above.
+//! - `Pipeline::check` holds after every call. A record is settled once per destination. An id is never used twice.
+//! - A record's age counts from its receipt, or from the start of this process if that is later.
+//! - What memory alone may lose in a crash is bounded before it is accepted: memory-only intake in mode `Spill` waits for the
+//!   first durable checkpoint, and goes to disk beyond what the last one allows. The loss shows as `CrashVolatile`: the sum
+//!   uses what the last checkpoint knew, `Books::crash_volatile_bounds` says what it may really be.
+//! - A record that the final flush synced and no checkpoint followed is taken for a new one at the next start, unless some
+//!   destination had settled it: it is counted once more as received, within those bounds.
+
+mod books;
+mod checkpoint;
+mod config;
+mod dispatch;
+mod drain_rate;
+mod engine;
+mod exchange;
+mod intake;
+mod jitter;
+mod lanes;
+mod lifecycle;
+mod moves;
+mod per_class;
+mod ranges;
+mod record;
+mod recovery;
+mod sending;
+mod shutdown;
+mod space;
+
+pub use books::{Books, Broken, DestinationBook, DestinationCell, Held, InputCell, KernelBook};
+pub use config::{BufferMode, ClassPolicy, Config, DestinationConfig, MemoryLimits, RetryPolicy};
+pub use engine::Pipeline;
+pub use exchange::{
+    Admission, Checkpoint, DestinationGauge, Gauges, Origin, Outcome, Part, Persist, Phase, Recovered, Refusal, Request, Send, Verdict,
+};
+pub use ranges::IdRanges;
+pub use record::{DestinationIndex, RecordId, Stored};

@@ -1,0 +1,221 @@
+//! How items move through the books: the only code that writes their cells, so that every move has both its sides.
+
+use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
+
+use crate::books::equal;
+use crate::{Books, Broken, DestinationBook, DestinationCell, Held, InputCell, KernelBook};
+
+/// A number of items per signal and class.
+pub(crate) type ItemTable = [[u64; Class::COUNT]; Signal::COUNT];
+
+/// Where the held items of one destination lie, by signal and class.
+pub(crate) type DestinationCells = [[Held; Class::COUNT]; Signal::COUNT];
+
+/// In which state items wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeldState {
+    Queued,
+    OnDisk,
+    InFlight,
+    WaitingRetry,
+}
+
+/// How a destination comes to need a record no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settlement {
+    /// Confirmed; `rejected` items of it are charged to the lowest classes present.
+    Delivered {
+        rejected: u64,
+    },
+    Dropped(DropReason),
+}
+
+impl Books {
+    pub(crate) fn for_destinations<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let book = |name: &str| DestinationBook { name: name.to_owned(), cells: Default::default(), attempts: 0 };
+        Self {
+            inputs: Default::default(),
+            destinations: names.map(book).collect(),
+            kernel: KernelBook::default(),
+            requests_refused: [0; RefuseReason::COUNT],
+            crash_volatile_bounds: (0, 0),
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, signal: Signal, counts: &ClassCounts, reason: RefuseReason) {
+        self.input(signal, counts, |cell, items| {
+            cell.offered += items;
+            add(&mut cell.refused, reason.index(), items);
+        });
+    }
+
+    pub(crate) fn refuse_request(&mut self, reason: RefuseReason) {
+        add(&mut self.requests_refused, reason.index(), 1);
+    }
+
+    pub(crate) fn receive(&mut self, signal: Signal, counts: &ClassCounts) {
+        self.input(signal, counts, |cell, items| {
+            cell.offered += items;
+            cell.received += items;
+        });
+    }
+
+    pub(crate) fn drop_at_intake(&mut self, signal: Signal, counts: &ClassCounts, reason: DropReason) {
+        self.input(signal, counts, |cell, items| add(&mut cell.dropped, reason.index(), items));
+    }
+
+    pub(crate) fn filter(&mut self, signal: Signal, counts: &ClassCounts) {
+        self.input(signal, counts, |cell, items| cell.filtered += items);
+    }
+
+    fn input(&mut self, signal: Signal, counts: &ClassCounts, mut change: impl FnMut(&mut InputCell, u64)) {
+        for (cell, (_, items)) in row_mut(&mut self.inputs, signal).iter_mut().zip(counts.iter()) {
+            change(cell, u64::from(items));
+        }
+    }
+
+    /// What was received and never offered to this destination.
+    pub(crate) fn never_offered(&self, book: &DestinationBook) -> ItemTable {
+        let mut missed = ItemTable::default();
+        for ((row, inputs), cells) in missed.iter_mut().zip(&self.inputs).zip(&book.cells) {
+            for ((slot, input), cell) in row.iter_mut().zip(inputs).zip(cells) {
+                *slot = input.routed().saturating_sub(cell.routed);
+            }
+        }
+        missed
+    }
+
+    /// Whether a destination was routed everything of the signal since it exists.
+    pub(crate) fn check_routed(&self, book: &DestinationBook, signal: Signal, missed: &[u64; Class::COUNT]) -> Result<(), Broken> {
+        let cells = row(&self.inputs, signal).iter().zip(row(&book.cells, signal)).zip(missed);
+        for ((input, cell), missed) in cells {
+            equal(|| format!("received = filtered + dropped + routed to {}, {signal}", book.name), input.routed(), cell.routed + missed)?;
+        }
+        Ok(())
+    }
+}
+
+impl DestinationBook {
+    /// Items are routed here and begin to wait.
+    pub(crate) fn take_on(&mut self, signal: Signal, counts: &ClassCounts, state: HeldState) {
+        self.each(signal, counts, |cell, items| {
+            cell.routed += items;
+            *cell.held.state(state) += items;
+        });
+    }
+
+    /// Items wait in another state.
+    pub(crate) fn shift(&mut self, signal: Signal, counts: &ClassCounts, from: HeldState, to: HeldState) {
+        self.each(signal, counts, |cell, items| {
+            *cell.held.state(from) -= items;
+            *cell.held.state(to) += items;
+        });
+    }
+
+    /// Items are needed no more.
+    pub(crate) fn settle(&mut self, signal: Signal, counts: &ClassCounts, from: HeldState, how: Settlement) {
+        let mut rejected = match how {
+            Settlement::Delivered { rejected } => rejected,
+            Settlement::Dropped(_) => 0,
+        };
+        // From the lowest class up, so that a rejection the protocol does not place is charged to what matters least.
+        for (cell, items) in row_mut(&mut self.cells, signal).iter_mut().zip(counts.0).rev() {
+            let items = u64::from(items);
+            *cell.held.state(from) -= items;
+            if let Settlement::Dropped(reason) = how {
+                add(&mut cell.dropped, reason.index(), items);
+                continue;
+            }
+            let charged = rejected.min(items);
+            rejected -= charged;
+            cell.delivered += items - charged;
+            add(&mut cell.dropped, DropReason::Rejected.index(), charged);
+        }
+    }
+
+    /// Takes out what is held, to be found again or written off.
+    pub(crate) fn take_held(&mut self) -> DestinationCells {
+        let mut held = DestinationCells::default();
+        for (slot, cell) in held.iter_mut().flatten().zip(self.cells.iter_mut().flatten()) {
+            *slot = std::mem::take(&mut cell.held);
+        }
+        held
+    }
+
+    /// A record the books know was found on disk: its items are held again, and expected no more.
+    pub(crate) fn find_again(&mut self, signal: Signal, counts: &ClassCounts, was_stored: bool, expected: &mut DestinationCells) {
+        let cells = row_mut(&mut self.cells, signal).iter_mut().zip(row_mut(expected, signal)).zip(counts.iter());
+        for ((cell, expected), (_, items)) in cells {
+            let source = if was_stored { &mut expected.on_disk } else { &mut expected.queued };
+            // A checkpoint that holds less than its own ids say contradicts itself; the surplus shows as a broken identity.
+            let known = (*source).min(u64::from(items));
+            *source -= known;
+            cell.routed += u64::from(items) - known;
+            cell.held.on_disk += u64::from(items);
+        }
+    }
+
+    /// What was held and not found again: memory's part went with the crash, the disk's for `reason`.
+    pub(crate) fn write_off(&mut self, lost: &DestinationCells, reason: DropReason) {
+        for (cell, lost) in self.cells.iter_mut().flatten().zip(lost.iter().flatten()) {
+            add(&mut cell.dropped, DropReason::CrashVolatile.index(), lost.queued);
+            add(&mut cell.dropped, reason.index(), lost.total() - lost.queued);
+        }
+    }
+
+    /// Whether what is held is the sum over held records.
+    pub(crate) fn check_held(&self, signal: Signal, held: &[u64; Class::COUNT]) -> Result<(), Broken> {
+        for (cell, held) in row(&self.cells, signal).iter().zip(held) {
+            equal(|| format!("held = sum over held records of {}, {signal}", self.name), cell.held.total(), *held)?;
+        }
+        Ok(())
+    }
+
+    fn each(&mut self, signal: Signal, counts: &ClassCounts, mut change: impl FnMut(&mut DestinationCell, u64)) {
+        for (cell, (_, items)) in row_mut(&mut self.cells, signal).iter_mut().zip(counts.iter()) {
+            change(cell, u64::from(items));
+        }
+    }
+}
+
+impl Held {
+    const fn state(&mut self, state: HeldState) -> &mut u64 {
+        match state {
+            HeldState::Queued => &mut self.queued,
+            HeldState::OnDisk => &mut self.on_disk,
+            HeldState::InFlight => &mut self.in_flight,
+            HeldState::WaitingRetry => &mut self.waiting_retry,
+        }
+    }
+}
+
+/// The row of one signal.
+#[expect(clippy::indexing_slicing, reason = "the table has a row for every signal")]
+pub(crate) const fn row<T>(table: &[T; Signal::COUNT], signal: Signal) -> &T {
+    &table[signal.index()]
+}
+
+/// The row of one signal, to be changed.
+#[expect(clippy::indexing_slicing, reason = "the table has a row for every signal")]
+const fn row_mut<T>(table: &mut [T; Signal::COUNT], signal: Signal) -> &mut T {
+    &mut table[signal.index()]
+}
+
+pub(crate) fn add_counts(table: &mut ItemTable, signal: Signal, counts: &ClassCounts) {
+    for (slot, (_, items)) in row_mut(table, signal).iter_mut().zip(counts.iter()) {
+        *slot += u64::from(items);
+    }
+}
+
+pub(crate) fn subtract_counts(table: &mut ItemTable, signal: Signal, counts: &ClassCounts) {
+    for (slot, (_, items)) in row_mut(table, signal).iter_mut().zip(counts.iter()) {
+        *slot = slot.saturating_sub(u64::from(items));
+    }
+}
+
+/// Adds to the cell of a reason.
+fn add(cells: &mut [u64], index: usize, items: u64) {
+    if let Some(cell) = cells.get_mut(index) {
+        *cell += items;
+    }
+}

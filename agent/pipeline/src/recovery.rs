@@ -1,0 +1,198 @@
+//! What a start makes of what the disk knew. A record is one of:
+//!
+//! - *settled*: the checkpoint knows that no destination needs it, so it is ignored;
+//! - *held*: the checkpoint names it as stored, or as settled for some destination, so its items are in the books already;
+//! - *new*: the checkpoint does not know it. It was never acknowledged, or after the checkpoint: it is received from here on.
+//!
+//! What the books held beyond the records found is gone: `CrashVolatile` if memory held it, `Corrupt` if the disk did,
+//! `ConfigRemoved` if its destination is configured no more.
+
+use std::time::Duration;
+
+use vocabulary::{Class, DropReason};
+
+use crate::engine::{Entry, Place};
+use crate::moves::DestinationCells;
+use crate::{Books, Checkpoint, IdRanges, Pipeline, RecordId, Recovered, Stored};
+
+/// Ids skipped at a start: more than memory-only intake can have used since a checkpoint (`VOLATILE_ALLOWANCE`), even if the
+/// newest checkpoint was lost and an older one counts. So no id is used twice.
+const SKIPPED_IDS: u64 = 1 << 20;
+/// Books of removed destinations that are kept, so that renaming destinations for ever cannot grow the checkpoint.
+const REMOVED_BOOKS_MAX: usize = 64;
+
+/// What the checkpoint says of a record.
+enum Known {
+    Settled,
+    /// Bits of the configured destinations that still need it.
+    Held {
+        bits: u16,
+        was_stored: bool,
+    },
+    New,
+}
+
+impl Pipeline {
+    pub(crate) fn recover(&mut self, recovered: Recovered) {
+        let Recovered { checkpoint, stored } = recovered;
+        let next = first_free(checkpoint.as_ref(), &stored);
+        let mut fresh = Vec::new();
+        if let Some(checkpoint) = checkpoint {
+            let mut expected = self.adopt_books(&checkpoint);
+            for record in stored {
+                match self.look_up(&checkpoint, record.id) {
+                    Known::Settled => {}
+                    Known::Held { bits, was_stored } => self.hold_again(&record, bits, was_stored, &mut expected),
+                    Known::New => fresh.push(record),
+                }
+            }
+            self.write_off(&expected);
+            self.generation = checkpoint.generation;
+        } else {
+            fresh = stored;
+        }
+        self.note_missed();
+        for record in fresh {
+            self.receive_found(&record);
+        }
+        for (class, lane) in Class::ALL.into_iter().zip(&mut self.lanes.0) {
+            lane.next_sequence = next.get(class.index()).copied().unwrap_or(1);
+        }
+        self.settle_gaps();
+        self.published = self.books.clone();
+        self.is_dirty = true;
+    }
+
+    /// Takes over the checkpoint's totals, with nothing held; returns what was, per configured destination.
+    fn adopt_books(&mut self, checkpoint: &Checkpoint) -> Vec<DestinationCells> {
+        let Books { inputs, destinations, kernel, requests_refused, crash_volatile_bounds } = checkpoint.books.clone();
+        (self.books.inputs, self.books.requests_refused) = (inputs, requests_refused);
+        self.books.kernel = kernel;
+        let (low, high) = crash_volatile_bounds;
+        self.books.crash_volatile_bounds = (low, high.saturating_add(checkpoint.volatile_ceiling));
+        let mut expected = vec![DestinationCells::default(); self.destinations.len()];
+        for mut old in destinations {
+            let held = old.take_held();
+            if let Some(index) = self.config.destinations.iter().position(|config| config.name == old.name) {
+                if let (Some(book), Some(slot)) = (self.books.destinations.get_mut(index), expected.get_mut(index)) {
+                    *book = old;
+                    *slot = held;
+                }
+                continue;
+            }
+            old.write_off(&held, DropReason::ConfigRemoved);
+            if self.books.destinations.len() < self.destinations.len() + REMOVED_BOOKS_MAX {
+                self.books.destinations.push(old);
+            }
+        }
+        expected
+    }
+
+    fn look_up(&self, checkpoint: &Checkpoint, id: RecordId) -> Known {
+        let contains = |ranges: &[IdRanges; Class::COUNT]| ranges.get(id.class.index()).is_some_and(|set| set.contains(id.sequence));
+        let was_stored = contains(&checkpoint.stored);
+        let needing = checkpoint.settled.iter().filter(|(_, settled)| !contains(settled));
+        let (mut bits, mut count) = (0, 0);
+        for (name, _) in needing {
+            count += 1;
+            let index = self.config.destinations.iter().position(|config| config.name == *name);
+            bits |= index.and_then(|index| self.destinations.get(index)).map_or(0, |destination| destination.bit);
+        }
+        match count {
+            0 if !checkpoint.settled.is_empty() => Known::Settled,
+            _ if was_stored || count < checkpoint.settled.len() => Known::Held { bits, was_stored },
+            _ => Known::New,
+        }
+    }
+
+    /// A record whose items the books already know goes on being held.
+    fn hold_again(&mut self, record: &Stored, bits: u16, was_stored: bool, expected: &mut [DestinationCells]) {
+        if bits == 0 {
+            return;
+        }
+        let entry = entry_of(record, bits);
+        for ((destination, book), expected) in self.destinations.iter_mut().zip(&mut self.books.destinations).zip(expected) {
+            if bits & destination.bit != 0 {
+                book.find_again(entry.signal, &entry.counts, was_stored, expected);
+                destination.enqueue(record.id);
+            }
+        }
+        self.space.take_disk(u64::from(record.bytes));
+        self.keep(record.id, entry);
+    }
+
+    /// What the books held and the disk has not is gone.
+    fn write_off(&mut self, expected: &[DestinationCells]) {
+        for (book, expected) in self.books.destinations.iter_mut().zip(expected) {
+            book.write_off(expected, DropReason::Corrupt);
+        }
+    }
+
+    /// What a destination was never offered, because it was not configured then.
+    fn note_missed(&mut self) {
+        self.missed = self.books.destinations.iter().take(self.destinations.len()).map(|book| self.books.never_offered(book)).collect();
+    }
+
+    /// A record that no checkpoint knows: its client was not told, or will not be told again, so it counts from here on.
+    fn receive_found(&mut self, record: &Stored) {
+        self.books.receive(record.signal, &record.counts);
+        let bits = self.route(record.signal);
+        if bits == 0 {
+            self.books.filter(record.signal, &record.counts);
+            return;
+        }
+        self.space.take_disk(u64::from(record.bytes));
+        self.hold(record.id, entry_of(record, bits));
+    }
+
+    /// Every id below the next one that is not held is needed by nobody.
+    fn settle_gaps(&mut self) {
+        for (class, lane) in Class::ALL.into_iter().zip(&mut self.lanes.0) {
+            lane.released = complement(lane.entries.keys().copied(), lane.next_sequence);
+            for destination in &mut self.destinations {
+                let bit = destination.bit;
+                let needed = lane.entries.iter().filter(|(_, entry)| entry.unsettled & bit != 0).map(|(&sequence, _)| sequence);
+                destination.queues[class].settled = complement(needed, lane.next_sequence);
+            }
+        }
+    }
+}
+
+/// Per class, the first id that no process can have used.
+fn first_free(checkpoint: Option<&Checkpoint>, stored: &[Stored]) -> [u64; Class::COUNT] {
+    let mut next = checkpoint.map_or([1; Class::COUNT], |checkpoint| checkpoint.next_sequence);
+    if checkpoint.is_none() && stored.is_empty() {
+        return next;
+    }
+    for record in stored {
+        if let Some(next) = next.get_mut(record.id.class.index()) {
+            *next = (*next).max(record.id.sequence.saturating_add(1));
+        }
+    }
+    next.map(|next| next.saturating_add(SKIPPED_IDS))
+}
+
+fn entry_of(record: &Stored, unsettled: u16) -> Entry {
+    Entry {
+        body: None,
+        received_unix_ms: record.received_unix_ms,
+        arrived: Duration::ZERO,
+        counts: record.counts,
+        bytes: record.bytes,
+        unsettled,
+        signal: record.signal,
+        place: Place::Disk,
+    }
+}
+
+/// The numbers from 1 to `next` - 1 without those in `present`, which ascend.
+fn complement(present: impl Iterator<Item = u64>, next: u64) -> IdRanges {
+    let mut ranges = IdRanges::default();
+    let mut from = 1;
+    for sequence in present {
+        ranges.insert_range(from, sequence.saturating_sub(1));
+        from = sequence.saturating_add(1);
+    }
+    ranges.insert_range(from, next.saturating_sub(1));
+    ranges
+}

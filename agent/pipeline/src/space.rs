@@ -1,0 +1,244 @@
+//! Bounds of memory and disk, and where a record goes within them. Plain numbers that are copied for a trial and written
+//! back when the trial is kept, so that a request is taken as a whole or leaves no trace.
+
+use vocabulary::Class;
+
+use crate::per_class::PerClass;
+use crate::{BufferMode, Config};
+
+/// Percentage points below the soft limit at which intake leaves it again.
+const HYSTERESIS: u32 = 5;
+
+/// What a record takes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) bytes: u64,
+    pub(crate) items: u64,
+}
+
+/// Where a record was given room, or why it was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// In memory alone.
+    Memory,
+    /// On disk, and in memory too.
+    Both,
+    /// On disk alone.
+    Disk,
+    /// Above the soft limit, and not important enough.
+    Shed,
+    /// No room at present.
+    Full,
+    /// No room ever.
+    TooLarge,
+}
+
+/// One bounded quantity: a share reserved for each class, and a pool that all may use.
+#[derive(Clone, Copy, Debug, Default)]
+struct Quantity {
+    limit: u64,
+    pool: u64,
+    reserved: PerClass<u64>,
+    used: PerClass<u64>,
+}
+
+impl Quantity {
+    fn new(limit: u64, config: &Config) -> Self {
+        let reserved = PerClass(config.classes.map(|policy| share(limit, policy.reserved_percent)));
+        Self { limit, pool: limit.saturating_sub(reserved.0.iter().sum()), reserved, used: PerClass::default() }
+    }
+
+    fn total(&self) -> u64 {
+        self.used.0.iter().sum()
+    }
+
+    fn pool_used(&self) -> u64 {
+        self.used.iter().map(|(class, used)| used.saturating_sub(self.reserved[class])).sum()
+    }
+
+    fn fits(&self, class: Class, amount: u64) -> bool {
+        let others = self.pool_used() - self.used[class].saturating_sub(self.reserved[class]);
+        others + (self.used[class] + amount).saturating_sub(self.reserved[class]) <= self.pool
+    }
+
+    fn could_ever_fit(&self, class: Class, amount: u64) -> bool {
+        amount <= self.pool + self.reserved[class]
+    }
+
+    fn within_reserve(&self, class: Class, amount: u64) -> bool {
+        self.used[class] + amount <= self.reserved[class]
+    }
+
+    /// Fill in thousandths, of the whole or of the pool, whichever is fuller: when reserved shares lie idle the pool is what
+    /// the others have, and its being full is what they feel.
+    fn permille(&self) -> u64 {
+        let of = |used: u64, limit: u64| used.saturating_mul(1_000).checked_div(limit).unwrap_or(0);
+        of(self.total(), self.limit).max(of(self.pool_used(), self.pool))
+    }
+}
+
+/// All room a pipeline has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    mode: BufferMode,
+    bytes: Quantity,
+    items: Quantity,
+    soft_permille: u64,
+    resume_permille: u64,
+    over_soft: bool,
+    disk_bytes: u64,
+    disk_bytes_max: u64,
+    disk_bytes_max_low: u64,
+    disk_records: u64,
+    disk_records_max: u64,
+    /// Items accepted into memory alone since the start.
+    volatile_total: u64,
+    /// What `volatile_total` may reach before the next checkpoint is durable.
+    volatile_ceiling: u64,
+}
+
+impl Space {
+    pub(crate) fn new(config: &Config) -> Self {
+        let soft = config.soft_percent.min(100);
+        let low_share = if soft == 100 { config.disk_bytes } else { share(config.disk_bytes, soft) };
+        Self {
+            mode: config.mode,
+            bytes: Quantity::new(config.memory.bytes, config),
+            items: Quantity::new(config.memory.items, config),
+            soft_permille: if soft == 100 { u64::MAX } else { u64::from(soft) * 10 },
+            resume_permille: u64::from(soft.saturating_sub(HYSTERESIS)) * 10,
+            over_soft: false,
+            disk_bytes: 0,
+            disk_bytes_max: config.disk_bytes,
+            disk_bytes_max_low: low_share,
+            disk_records: 0,
+            disk_records_max: config.disk_records_max(),
+            volatile_total: 0,
+            volatile_ceiling: 0,
+        }
+    }
+
+    /// Finds room for a record and takes it; the rules are those of the crate's page.
+    pub(crate) fn place(&mut self, class: Class, size: Size) -> Placement {
+        if !self.could_ever_fit(class, size) {
+            return Placement::TooLarge;
+        }
+        let shedding = is_low(class) && self.over_soft && !self.within_reserve(class, size);
+        let fits = !shedding && self.bytes.fits(class, size.bytes) && self.items.fits(class, size.items);
+        let placement = match self.mode {
+            BufferMode::Memory if fits => Placement::Memory,
+            BufferMode::Spill if fits && self.volatile_total + size.items <= self.volatile_ceiling => Placement::Memory,
+            BufferMode::Mirror if fits && self.disk_fits(class, size.bytes) => Placement::Both,
+            BufferMode::Spill | BufferMode::Mirror if self.disk_fits(class, size.bytes) => Placement::Disk,
+            BufferMode::Memory | BufferMode::Spill if shedding => Placement::Shed,
+            BufferMode::Memory | BufferMode::Spill | BufferMode::Mirror => Placement::Full,
+        };
+        match placement {
+            Placement::Memory => {
+                self.volatile_total += size.items;
+                self.take_memory(class, size);
+            }
+            Placement::Both => {
+                self.take_memory(class, size);
+                self.take_disk(size.bytes);
+            }
+            Placement::Disk => self.take_disk(size.bytes),
+            Placement::Shed | Placement::Full | Placement::TooLarge => {}
+        }
+        placement
+    }
+
+    fn could_ever_fit(&self, class: Class, size: Size) -> bool {
+        let memory = self.bytes.could_ever_fit(class, size.bytes) && self.items.could_ever_fit(class, size.items);
+        // Sizes are stored as 32-bit numbers on disk and in the index.
+        let addressable = size.bytes <= u64::from(u32::MAX);
+        addressable
+            && match self.mode {
+                BufferMode::Memory => memory,
+                BufferMode::Spill => memory || size.bytes <= self.disk_bytes_max_of(class),
+                BufferMode::Mirror => size.bytes <= self.disk_bytes_max_of(class),
+            }
+    }
+
+    fn disk_bytes_max_of(&self, class: Class) -> u64 {
+        if is_low(class) { self.disk_bytes_max_low } else { self.disk_bytes_max }
+    }
+
+    fn disk_fits(&self, class: Class, bytes: u64) -> bool {
+        self.disk_bytes.saturating_add(bytes) <= self.disk_bytes_max_of(class) && self.disk_records < self.disk_records_max
+    }
+
+    fn within_reserve(&self, class: Class, size: Size) -> bool {
+        self.bytes.within_reserve(class, size.bytes) && self.items.within_reserve(class, size.items)
+    }
+
+    fn take_memory(&mut self, class: Class, size: Size) {
+        self.bytes.used[class] += size.bytes;
+        self.items.used[class] += size.items;
+        self.update_soft();
+    }
+
+    /// A body left memory.
+    pub(crate) fn give_memory(&mut self, class: Class, size: Size) {
+        self.bytes.used[class] = self.bytes.used[class].saturating_sub(size.bytes);
+        self.items.used[class] = self.items.used[class].saturating_sub(size.items);
+        self.update_soft();
+    }
+
+    /// A record goes to disk whatever the budget says: found there at start, or flushed at the end.
+    pub(crate) fn take_disk(&mut self, bytes: u64) {
+        self.disk_bytes = self.disk_bytes.saturating_add(bytes);
+        self.disk_records += 1;
+    }
+
+    /// A record on disk is needed no more.
+    pub(crate) fn give_disk(&mut self, bytes: u64) {
+        self.disk_bytes = self.disk_bytes.saturating_sub(bytes);
+        self.disk_records = self.disk_records.saturating_sub(1);
+    }
+
+    fn update_soft(&mut self) {
+        let fill = self.permille();
+        self.over_soft = if self.over_soft { fill > 0 && fill >= self.resume_permille } else { fill >= self.soft_permille };
+    }
+
+    fn permille(&self) -> u64 {
+        self.bytes.permille().max(self.items.permille())
+    }
+
+    /// Bytes that must leave memory before intake leaves the soft limit.
+    pub(crate) fn excess_bytes(&self) -> u64 {
+        let fill = self.permille();
+        self.bytes.total().saturating_mul(fill.saturating_sub(self.resume_permille)).checked_div(fill).unwrap_or(0)
+    }
+
+    pub(crate) const fn is_over_soft(&self) -> bool {
+        self.over_soft
+    }
+
+    pub(crate) const fn volatile_total(&self) -> u64 {
+        self.volatile_total
+    }
+
+    pub(crate) const fn set_volatile_ceiling(&mut self, total: u64) {
+        self.volatile_ceiling = total;
+    }
+
+    pub(crate) fn memory(&self) -> Size {
+        Size { bytes: self.bytes.total(), items: self.items.total() }
+    }
+
+    pub(crate) const fn disk_bytes(&self) -> u64 {
+        self.disk_bytes
+    }
+}
+
+/// Whether the soft limit applies to the class.
+pub(crate) const fn is_low(class: Class) -> bool {
+    matches!(class, Class::Normal | Class::Bulk)
+}
+
+/// `percent` of `limit`, rounded down.
+fn share(limit: u64, percent: u32) -> u64 {
+    u64::try_from(u128::from(limit) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,441 @@
+//! The engine against a simple model of what was promised: any order of offers, disk answers, sends, outcomes,
+//! checkpoints, crashes, time and shutdown must keep the books exact and every promise kept.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that meets what it does not expect must fail there"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pipeline::{
+    BufferMode, Checkpoint, ClassPolicy, Config, DestinationConfig, DestinationIndex, IdRanges, MemoryLimits, Origin, Outcome, Part,
+    Persist, Phase, Pipeline, RecordId, Recovered, Request, RetryPolicy, Send, Stored, Verdict,
+};
+use proptest::prelude::*;
+use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
+
+const DESTINATIONS: usize = 2;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Offer { signal: Signal, origin: Origin, counts: [u32; Class::COUNT], bytes: usize },
+    Stored(usize),
+    StoreFailed(usize),
+    Send(usize),
+    Outcome(usize, usize, Outcome),
+    Checkpoint { is_durable: bool },
+    Crash,
+    Advance(u64),
+    Shutdown,
+    InputsStopped,
+    Flush,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let counts = prop_oneof![
+        4 => (0_usize..Class::COUNT, 1_u32..12).prop_map(|(class, items)| ClassCounts::of(Class::ALL[class], items).0),
+        2 => prop::array::uniform4(0_u32..6),
+    ];
+    let outcome = prop_oneof![
+        6 => Just(Outcome::Delivered),
+        1 => (0_u64..30).prop_map(|rejected| Outcome::Partial { rejected }),
+        2 => prop::option::of((0_u64..3_000).prop_map(Duration::from_millis)).prop_map(|after| Outcome::Retry { after }),
+        1 => Just(Outcome::Rejected),
+        1 => Just(Outcome::Unreadable),
+    ];
+    let signal = prop_oneof![3 => Just(Signal::Traces), 2 => Just(Signal::Logs)];
+    let origin = prop_oneof![4 => Just(Origin::Client), 1 => Just(Origin::Kernel)];
+    prop_oneof![
+        12 => (signal, origin, counts, 1_usize..300).prop_map(|(signal, origin, counts, bytes)| Step::Offer { signal, origin, counts, bytes }),
+        8 => (0_usize..8).prop_map(Step::Stored),
+        1 => (0_usize..8).prop_map(Step::StoreFailed),
+        10 => (0..DESTINATIONS).prop_map(Step::Send),
+        10 => (0..DESTINATIONS, 0_usize..4, outcome).prop_map(|(destination, nth, outcome)| Step::Outcome(destination, nth, outcome)),
+        3 => prop::bool::weighted(0.8).prop_map(|is_durable| Step::Checkpoint { is_durable }),
+        1 => Just(Step::Crash),
+        4 => (1_u64..4_000).prop_map(Step::Advance),
+        1 => prop::bool::weighted(0.1).prop_map(|really| if really { Step::Shutdown } else { Step::Advance(1) }),
+        1 => Just(Step::InputsStopped),
+        2 => Just(Step::Flush),
+    ]
+}
+
+fn config(mode: BufferMode) -> Config {
+    let destination = |name: &str, signals: Vec<Signal>| DestinationConfig {
+        name: name.to_owned(),
+        signals,
+        in_flight: 3,
+        retry: RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(2), deadline: Some(Duration::from_secs(20)) },
+    };
+    Config {
+        mode,
+        memory: MemoryLimits { bytes: 1_500, items: 100 },
+        disk_bytes: if mode == BufferMode::Memory { 0 } else { 3_000 },
+        soft_percent: 90,
+        classes: [(8, 10), (4, 10), (2, 0), (1, 5)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
+        destinations: vec![destination("all", Vec::new()), destination("logs", vec![Signal::Logs])],
+    }
+}
+
+/// The outside world, and what it was promised.
+struct World {
+    mode: BufferMode,
+    engine: Pipeline,
+    now: Duration,
+    /// Handed to the spool, not durable yet.
+    pending: Vec<Persist>,
+    disk: BTreeMap<RecordId, Stored>,
+    durable: Option<Checkpoint>,
+    in_flight: [Vec<Send>; DESTINATIONS],
+    /// (destination, id) settled in this life; nothing of it may be sent again.
+    settled: BTreeSet<(usize, RecordId)>,
+    /// Items of this life by class, as answers told them.
+    offered: [u64; Class::COUNT],
+    refused: [u64; Class::COUNT],
+    shed: [u64; Class::COUNT],
+    offered_before: [u64; Class::COUNT],
+    refused_before: [u64; Class::COUNT],
+    shed_before: [u64; Class::COUNT],
+}
+
+fn stored(persist: &Persist) -> Stored {
+    let bytes = u32::try_from(persist.body.len()).unwrap();
+    Stored { id: persist.id, signal: persist.signal, counts: persist.counts, bytes, received_unix_ms: persist.received_unix_ms }
+}
+
+fn by_class(engine: &Pipeline, number: impl Fn(&pipeline::InputCell) -> u64) -> [u64; Class::COUNT] {
+    std::array::from_fn(|class| engine.books().inputs.iter().map(|row| number(&row[class])).sum())
+}
+
+impl World {
+    fn new(mode: BufferMode) -> Self {
+        Self {
+            mode,
+            engine: Pipeline::new(config(mode), None),
+            now: Duration::ZERO,
+            pending: Vec::new(),
+            disk: BTreeMap::new(),
+            durable: None,
+            in_flight: Default::default(),
+            settled: BTreeSet::new(),
+            offered: [0; 4],
+            refused: [0; 4],
+            shed: [0; 4],
+            offered_before: [0; 4],
+            refused_before: [0; 4],
+            shed_before: [0; 4],
+        }
+    }
+
+    fn run(&mut self, step: Step) {
+        match step {
+            Step::Offer { signal, origin, counts, bytes } => self.offer(signal, origin, ClassCounts(counts), bytes),
+            Step::Stored(nth) if nth < self.pending.len() => {
+                let persist = self.pending.remove(nth);
+                self.disk.insert(persist.id, stored(&persist));
+                self.engine.handle_stored(self.now, persist.id);
+            }
+            Step::StoreFailed(nth) if nth < self.pending.len() => self.fail_store(nth),
+            Step::Send(destination) => self.send(destination),
+            Step::Outcome(destination, nth, outcome) if nth < self.in_flight[destination].len() => {
+                let send = self.in_flight[destination].remove(nth);
+                self.answer(destination, send, outcome);
+            }
+            Step::Checkpoint { is_durable } if self.mode != BufferMode::Memory => self.checkpoint(is_durable),
+            Step::Crash => self.crash(),
+            Step::Advance(millis) => {
+                self.now += Duration::from_millis(millis);
+                self.engine.poll_phase(self.now);
+            }
+            Step::Shutdown => self.engine.handle_shutdown(self.now, Duration::from_secs(10)),
+            Step::InputsStopped => self.engine.handle_inputs_stopped(self.now),
+            Step::Flush => {
+                let records = self.engine.poll_flush(self.now, 3);
+                self.pending.extend(records);
+            }
+            _ => {}
+        }
+        self.verify();
+    }
+
+    fn offer(&mut self, signal: Signal, origin: Origin, counts: ClassCounts, bytes: usize) {
+        let request = Request { signal, origin, counts, body: Bytes::from(vec![0; bytes]) };
+        let mut verdict = self.engine.offer(self.now, 1, request);
+        if verdict == Verdict::Split {
+            let parts: Vec<Part> = counts
+                .iter()
+                .map(|(class, items)| Part {
+                    class,
+                    items,
+                    body: Bytes::from(vec![0; bytes * items as usize / counts.total() as usize + 1]),
+                })
+                .collect();
+            verdict = self.engine.offer_parts(self.now, 1, signal, origin, parts);
+        }
+        match verdict {
+            Verdict::Split => panic!("parts were told to be split"),
+            Verdict::Refused(refusal) => {
+                assert_eq!(origin, Origin::Client, "the kernel was refused");
+                let pause = refusal.retry_after.as_millis();
+                assert!(if refusal.reason == RefuseReason::TooLarge { pause == 0 } else { (1_000..=5_000).contains(&pause) });
+                self.count(&counts, |world, class, items| {
+                    world.offered[class] += items;
+                    world.refused[class] += items;
+                });
+            }
+            Verdict::Admitted(admission) => {
+                self.count(&counts, |world, class, items| world.offered[class] += items);
+                self.count(&admission.shed, |world, class, items| world.shed[class] += items);
+                if origin == Origin::Client {
+                    assert_eq!(admission.shed.0[..2], [0, 0], "an important item was shed");
+                }
+                for persist in &admission.persist {
+                    // What waits for the disk is not in the books yet.
+                    self.count(&persist.counts, |world, class, items| world.offered[class] -= items);
+                }
+                self.pending.extend(admission.persist);
+            }
+        }
+    }
+
+    fn count(&mut self, counts: &ClassCounts, mut change: impl FnMut(&mut Self, usize, u64)) {
+        for (class, items) in counts.iter() {
+            change(self, class.index(), u64::from(items));
+        }
+    }
+
+    fn fail_store(&mut self, nth: usize) {
+        let persist = self.pending.remove(nth);
+        self.engine.handle_store_failed(self.now, persist.id);
+    }
+
+    fn send(&mut self, destination: usize) {
+        let Some(send) = self.engine.poll_send(self.now, DestinationIndex(destination as u8)) else { return };
+        assert!(!self.settled.contains(&(destination, send.id)), "{:?} was sent again after it was settled", send.id);
+        assert!(!self.in_flight[destination].iter().any(|other| other.id == send.id), "{:?} is on its way twice", send.id);
+        assert!(!self.pending.iter().any(|persist| persist.id == send.id && send.body.is_none()), "sent before it was durable");
+        if send.body.is_none() {
+            assert!(self.disk.contains_key(&send.id), "to be read from a disk that has it not");
+        }
+        if self.mode == BufferMode::Mirror {
+            assert!(self.disk.contains_key(&send.id), "a mirrored record was sent before it was durable");
+        }
+        self.in_flight[destination].push(send);
+        assert!(self.in_flight[destination].len() <= 3, "window exceeded");
+    }
+
+    fn answer(&mut self, destination: usize, send: Send, outcome: Outcome) {
+        let dropped = |engine: &Pipeline| {
+            let cells = engine.books().destinations[destination].cells.iter().flatten();
+            cells.map(|cell| cell.dropped[DropReason::RetryExhausted.index()]).sum::<u64>()
+        };
+        let before = dropped(&self.engine);
+        self.engine.handle_outcome(self.now, DestinationIndex(destination as u8), send.id, outcome);
+        if !matches!(outcome, Outcome::Retry { .. }) || dropped(&self.engine) > before {
+            self.settled.insert((destination, send.id));
+        }
+    }
+
+    fn checkpoint(&mut self, is_durable: bool) {
+        let checkpoint = self.engine.checkpoint();
+        for (class, ranges) in Class::ALL.into_iter().zip(&checkpoint.stored) {
+            for sequence in ranges.iter().flat_map(|(first, last)| first..=last) {
+                let id = RecordId { class, sequence };
+                assert!(self.disk.contains_key(&id), "{id:?} is said to be on disk");
+                let destinations = if self.disk[&id].signal == Signal::Logs { DESTINATIONS } else { 1 };
+                assert!((0..destinations).any(|destination| !self.settled.contains(&(destination, id))), "{id:?} is settled");
+            }
+        }
+        if !is_durable {
+            return;
+        }
+        let generation = checkpoint.generation;
+        self.durable = Some(checkpoint);
+        let released = self.engine.handle_checkpointed(generation);
+        let durable = self.durable.as_ref().unwrap();
+        for id in self.disk.keys().filter(|id| released[id.class.index()].contains(id.sequence)) {
+            for (name, settled) in &durable.settled {
+                assert!(settled[id.class.index()].contains(id.sequence), "{id:?} may be deleted, but {name} needs it");
+            }
+        }
+        self.disk.retain(|id, _| !released[id.class.index()].contains(id.sequence));
+    }
+
+    /// The process ends without warning; of what was not synced, every other record is on disk all the same.
+    fn crash(&mut self) {
+        for persist in self.pending.drain(..).step_by(2) {
+            self.disk.insert(persist.id, stored(&persist));
+        }
+        let before = self.engine.published().clone();
+        let lost = self.lost_by_crash();
+        let recovered = (self.mode != BufferMode::Memory)
+            .then(|| Recovered { checkpoint: self.durable.clone(), stored: self.disk.values().cloned().collect() });
+        self.engine = Pipeline::new(config(self.mode), recovered);
+        self.now = Duration::ZERO;
+        self.in_flight = Default::default();
+        self.settled.clear();
+        for (destination, (_, settled)) in self.durable.iter().flat_map(|durable| durable.settled.iter().enumerate()) {
+            let is_routed = |record: &Stored| destination == 0 || record.signal == Signal::Logs;
+            let known =
+                self.disk.values().filter(|record| is_routed(record) && settled[record.id.class.index()].contains(record.id.sequence));
+            self.settled.extend(known.map(|record| (destination, record.id)));
+        }
+        if self.mode != BufferMode::Memory {
+            self.verify_recovery(&before, lost);
+        }
+        self.offered_before = by_class(&self.engine, |cell| cell.offered);
+        self.refused_before = by_class(&self.engine, |cell| cell.refused.iter().sum());
+        self.shed_before = by_class(&self.engine, |cell| cell.dropped.iter().sum());
+        (self.offered, self.refused, self.shed) = ([0; 4], [0; 4], [0; 4]);
+    }
+
+    /// Items that only memory held, for the first destination.
+    fn lost_by_crash(&self) -> u64 {
+        let held: u64 = self.engine.books().destinations[0].cells.iter().flatten().map(|cell| cell.held.total()).sum();
+        let on_disk = self.disk.values().filter(|record| !self.settled.contains(&(0, record.id)));
+        held.saturating_sub(on_disk.map(|record| record.counts.total()).sum())
+    }
+
+    fn verify_recovery(&self, before: &pipeline::Books, lost: u64) {
+        let after = self.engine.published();
+        assert!(
+            lost <= after.crash_volatile_bounds.1 - before.crash_volatile_bounds.1 || self.durable.is_none(),
+            "{lost} lost beyond the bound"
+        );
+        if self.durable.is_none() {
+            assert_eq!(lost, 0, "memory-only intake before the first durable checkpoint");
+            return;
+        }
+        for (book, old) in after.destinations.iter().zip(&before.destinations) {
+            for (cell, old) in book.cells.iter().flatten().zip(old.cells.iter().flatten()) {
+                assert!(cell.delivered >= old.delivered && cell.routed >= old.routed, "a published number stepped back");
+                assert!(cell.dropped.iter().zip(&old.dropped).all(|(now, then)| now >= then), "a published number stepped back");
+            }
+        }
+        for book in &after.destinations {
+            let corrupt: u64 = book.cells.iter().flatten().map(|cell| cell.dropped[DropReason::Corrupt.index()]).sum();
+            let was = before.destinations.iter().find(|old| old.name == book.name).unwrap();
+            assert_eq!(
+                corrupt,
+                was.cells.iter().flatten().map(|cell| cell.dropped[DropReason::Corrupt.index()]).sum::<u64>(),
+                "an intact disk"
+            );
+        }
+        for record in self.disk.values() {
+            let is_needed = !self.settled.contains(&(0, record.id));
+            assert!(!is_needed || self.engine.gauges().held_records > 0, "{:?} was forgotten", record.id);
+        }
+    }
+
+    fn verify(&self) {
+        self.engine.check().unwrap();
+        self.engine.published().check().unwrap();
+        let gauges = self.engine.gauges();
+        assert!(
+            gauges.memory_bytes <= gauges.memory_bytes_max && gauges.memory_items <= gauges.memory_items_max,
+            "memory bound: {gauges:?}"
+        );
+        if gauges.phase == Phase::Running && self.durable.is_none() {
+            assert!(gauges.disk_bytes <= gauges.disk_bytes_max, "disk bound: {gauges:?}");
+        }
+        if gauges.phase == Phase::Stopped {
+            let volatile = self.engine.gauges().held_records;
+            assert!(self.mode != BufferMode::Memory || volatile == 0, "stopped with {volatile} records in memory");
+        }
+    }
+
+    /// Everything is answered well until nothing is held: what was durable and needed arrives.
+    fn drain(&mut self) {
+        while !self.pending.is_empty() {
+            self.run(Step::Stored(0));
+        }
+        let needed: Vec<(usize, RecordId)> = self
+            .disk
+            .values()
+            .flat_map(|record| (0..DESTINATIONS).map(move |destination| (destination, record)))
+            .filter(|(destination, record)| *destination == 0 || record.signal == Signal::Logs)
+            .map(|(destination, record)| (destination, record.id))
+            .collect();
+        for _ in 0..10_000 {
+            let mut is_idle = true;
+            for destination in 0..DESTINATIONS {
+                self.send(destination);
+                while let Some(send) = self.in_flight[destination].pop() {
+                    is_idle = false;
+                    self.answer(destination, send, Outcome::Delivered);
+                }
+            }
+            self.verify();
+            if is_idle {
+                let Some(wake) = self.engine.poll_timeout() else { break };
+                self.now = self.now.max(wake);
+            }
+        }
+        assert_eq!(self.engine.gauges().held_records, 0, "not all of it could be sent");
+        for (destination, id) in needed {
+            assert!(self.settled.contains(&(destination, id)), "{id:?} was durable and never reached destination {destination}");
+        }
+    }
+}
+
+fn tally(world: &World) {
+    // Answers and books tell the same, but for what the disk answered later, which only the books tell.
+    let refused = by_class(&world.engine, |cell| cell.refused.iter().sum());
+    let shed = by_class(&world.engine, |cell| cell.dropped.iter().sum());
+    let offered = by_class(&world.engine, |cell| cell.offered);
+    for class in 0..Class::COUNT {
+        assert!(refused[class] >= world.refused_before[class] + world.refused[class]);
+        assert!(shed[class] >= world.shed_before[class] + world.shed[class]);
+        assert!(offered[class] >= world.offered_before[class] + world.offered[class]);
+    }
+    if world.mode == BufferMode::Memory {
+        assert_eq!((refused, shed, offered), (world.refused, world.shed, world.offered), "answers and books differ");
+    }
+}
+
+fn play(mode: BufferMode, steps: Vec<Step>) {
+    let mut world = World::new(mode);
+    let mut is_closing = false;
+    for step in steps {
+        is_closing = match step {
+            Step::Shutdown => true,
+            Step::Crash => false,
+            _ => is_closing,
+        };
+        world.run(step);
+        tally(&world);
+    }
+    if is_closing {
+        world.run(Step::Shutdown);
+        world.crash();
+    }
+    world.drain();
+}
+
+proptest! {
+    #[test]
+    fn a_pipeline_in_memory_keeps_its_promises(steps in prop::collection::vec(step(), 1..150)) {
+        play(BufferMode::Memory, steps);
+    }
+
+    #[test]
+    fn a_pipeline_that_spills_keeps_its_promises(steps in prop::collection::vec(step(), 1..150)) {
+        play(BufferMode::Spill, steps);
+    }
+
+    #[test]
+    fn a_pipeline_that_mirrors_keeps_its_promises(steps in prop::collection::vec(step(), 1..150)) {
+        play(BufferMode::Mirror, steps);
+    }
+}
+
+#[test]
+fn ranges_can_be_rebuilt_from_what_a_checkpoint_lists() {
+    let ranges: IdRanges = [(5, 9), (1, 2), (3, 3)].into_iter().collect();
+    assert_eq!(ranges.iter().collect::<Vec<_>>(), [(1, 3), (5, 9)]);
+}
