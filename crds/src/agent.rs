@@ -1,0 +1,276 @@
+//! The document an agent is configured with: what the operator writes into the ConfigMap of a pipeline, and what a person
+//! writes for `forebay-agent run --config FILE`. Every field but the destinations has a default, so the smallest document is short.
+
+use serde::{Deserialize, Serialize};
+use vocabulary::{Class, Signal};
+
+use crate::words;
+
+/// The whole document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Which pipeline this agent belongs to; absent outside Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<PipelineIdentity>,
+    /// What it takes in.
+    #[serde(default)]
+    pub sources: Sources,
+    /// Where it holds what it took in.
+    pub buffer: Buffer,
+    /// Policies of the classes that differ from the defaults.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<ClassConfig>,
+    /// Fill of memory, in percent, from which Normal and Bulk are spilled or shed; 100 switches the soft limit off. Default 90.
+    #[serde(default = "defaults::soft_percent")]
+    pub soft_percent: u32,
+    /// Where it delivers, 1 to 16; none prints to the terminal (only outside Kubernetes).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<Destination>,
+    /// Longest time a graceful stop may take, in seconds. Default 25.
+    #[serde(default = "defaults::drain_seconds")]
+    pub drain_seconds: u32,
+    /// Worker threads of the runtime; 0 means one per CPU.
+    #[serde(default)]
+    pub workers: u32,
+    /// Where `/metrics`, `/healthz`, `/readyz` and `/ledger` are served. Default `127.0.0.1:9464`.
+    #[serde(default = "defaults::admin_listen")]
+    pub admin_listen: String,
+    /// The operator's fleet service; absent outside Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<Fleet>,
+}
+
+/// Name and UID of the `TelemetryPipeline`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PipelineIdentity {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID: a buffer directory belongs to it for ever.
+    pub uid: String,
+}
+
+/// What the agent takes in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sources {
+    /// OTLP over gRPC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otlp: Option<OtlpSource>,
+    /// Kernel events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ebpf: Option<EbpfSource>,
+}
+
+/// OTLP over gRPC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OtlpSource {
+    /// Address and port. Default `127.0.0.1:4317`.
+    #[serde(default = "defaults::grpc_listen")]
+    pub grpc_listen: String,
+    /// Largest request after decompression, in bytes. Default 16 MiB.
+    #[serde(default = "defaults::request_bytes_max")]
+    pub request_bytes_max: u64,
+}
+
+/// Kernel events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EbpfSource {
+    /// The kernel programs. Default `/usr/lib/forebay/agent-ebpf`.
+    #[serde(default = "defaults::ebpf_object")]
+    pub object: String,
+    /// Where the host's cgroup tree is mounted. Default `/sys/fs/cgroup`.
+    #[serde(default = "defaults::cgroup_root")]
+    pub cgroup_root: String,
+    /// Length of a time slot for counters, in seconds. Default 10.
+    #[serde(default = "defaults::slot_seconds")]
+    pub slot_seconds: u32,
+    /// Name of the node whose pods are looked up for their names; absent: no lookup, pod UID and container id only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+}
+
+/// Where records are held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Buffer {
+    /// How memory and disk work together.
+    pub mode: BufferMode,
+    /// Bodies held in memory, in bytes.
+    pub memory_bytes: u64,
+    /// Items held in memory.
+    pub memory_items: u64,
+    /// The disk; absent in mode `Memory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskBuffer>,
+}
+
+/// How memory and disk work together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BufferMode {
+    /// Memory alone.
+    Memory,
+    /// Memory, and disk for what memory has no room for.
+    Spill,
+    /// Every record on disk before its acknowledgement; memory keeps what fits.
+    Mirror,
+}
+
+/// The disk part of the buffer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DiskBuffer {
+    /// Directory of this agent's buffer; made if missing, locked while in use.
+    pub path: String,
+    /// Budget for records, in bytes.
+    pub bytes: u64,
+    /// Size of a segment, in bytes.
+    pub segment_bytes: u64,
+}
+
+/// Policy of one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClassConfig {
+    /// Which class.
+    #[serde(with = "words")]
+    pub class: Class,
+    /// Share of service relative to the other classes, 1 to 100.
+    pub weight: u32,
+    /// Part of memory only this class may use, in percent.
+    pub reserved_percent: u32,
+}
+
+impl ClassConfig {
+    /// The policy of a class that no document mentions: service in the ratio 8 : 4 : 2 : 1, and a tenth of memory each for what
+    /// must still find room when ordinary data fills the rest.
+    #[must_use]
+    pub const fn default_of(class: Class) -> Self {
+        let (weight, reserved_percent) = match class {
+            Class::Critical => (8, 10),
+            Class::High => (4, 10),
+            Class::Normal => (2, 0),
+            Class::Bulk => (1, 0),
+        };
+        Self { class, weight, reserved_percent }
+    }
+}
+
+/// One destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Destination {
+    /// Unique name, a DNS label.
+    pub name: String,
+    /// Signals it takes; empty means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "words::list")]
+    pub signals: Vec<Signal>,
+    /// OTLP/gRPC endpoint, `http://host:port` or `https://host:port`.
+    pub endpoint: String,
+    /// Requests that may be on their way at once.
+    pub in_flight: u32,
+    /// How it is tried again.
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+/// How a destination is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Retry {
+    /// Pause after the first failure, in milliseconds. Default 500.
+    pub initial_milliseconds: u32,
+    /// Longest pause, in milliseconds. Default 10,000.
+    pub max_milliseconds: u32,
+    /// Age at which a record that keeps failing is dropped, in seconds; absent: it is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<u32>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { initial_milliseconds: 500, max_milliseconds: 10_000, deadline_seconds: None }
+    }
+}
+
+/// The operator's fleet service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fleet {
+    /// `https://host:port`.
+    pub endpoint: String,
+    /// Name the server's certificate must carry.
+    pub server_name: String,
+    /// PEM file of the CA that signs it.
+    pub ca_file: String,
+    /// Projected service account token.
+    pub token_file: String,
+    /// Time between two reports, in seconds. Default 5.
+    #[serde(default = "defaults::report_seconds")]
+    pub report_seconds: u32,
+}
+
+mod defaults {
+    //! Default values of the document, in one place.
+    pub(super) fn soft_percent() -> u32 {
+        90
+    }
+    pub(super) fn drain_seconds() -> u32 {
+        25
+    }
+    pub(super) fn admin_listen() -> String {
+        "127.0.0.1:9464".into()
+    }
+    pub(super) fn grpc_listen() -> String {
+        "127.0.0.1:4317".into()
+    }
+    pub(super) fn request_bytes_max() -> u64 {
+        16 << 20
+    }
+    pub(super) fn ebpf_object() -> String {
+        "/usr/lib/forebay/agent-ebpf".into()
+    }
+    pub(super) fn cgroup_root() -> String {
+        "/sys/fs/cgroup".into()
+    }
+    pub(super) fn slot_seconds() -> u32 {
+        10
+    }
+    pub(super) fn report_seconds() -> u32 {
+        5
+    }
+}
+
+impl AgentConfig {
+    /// Reads the document; the error names line, column and field.
+    ///
+    /// # Errors
+    /// When the text is no YAML, or has a field that is unknown, missing or of the wrong type.
+    pub fn from_yaml(text: &str) -> Result<Self, serde_saphyr::Error> {
+        serde_saphyr::from_str(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_document_is_short() {
+        let config = AgentConfig::from_yaml("buffer: {mode: Memory, memoryBytes: 1048576, memoryItems: 1000}").expect("it is complete");
+        assert_eq!((config.soft_percent, config.drain_seconds, config.destinations.len()), (90, 25, 0));
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_its_place() {
+        let error = AgentConfig::from_yaml("buffer: {mode: Memory, memoryBytes: 1, memoryItems: 1}\nqueue: 7\n")
+            .expect_err("no such field")
+            .to_string();
+        assert!(error.contains("queue") && error.contains('2'), "{error}");
+    }
+}

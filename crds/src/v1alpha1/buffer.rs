@@ -1,0 +1,96 @@
+//! Where items wait: the buffer of a `TelemetryPipeline`.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{bounds, rules};
+use crate::quantity::Quantity;
+
+/// Where items wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = rules::disk_required(), validation = rules::disk_forbidden())]
+#[serde(rename_all = "camelCase")]
+pub struct Buffer {
+    /// `Memory`: memory alone. `Spill`: disk for what memory has no room for. `Mirror`: disk before every acknowledgement.
+    pub mode: BufferMode,
+    /// The part in memory; absent: solved from the memory limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryBuffer>,
+    /// The part on disk; required by `Spill` and `Mirror`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskBuffer>,
+}
+
+/// How memory and disk work together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum BufferMode {
+    /// Memory alone.
+    Memory,
+    /// Memory, and disk for what memory has no room for.
+    Spill,
+    /// Every item on disk before its acknowledgement; memory keeps what fits.
+    Mirror,
+}
+
+/// The part of the buffer in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryBuffer {
+    /// Bytes of items held in memory by one agent; less than its memory limit.
+    pub size: Quantity,
+}
+
+/// The part of the buffer on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    validation = rules::host_path_only_with_its_medium(),
+    validation = rules::claim_only_with_its_medium(),
+    validation = rules::claim_may_not_shrink()
+)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskBuffer {
+    /// Bytes one agent may use, such as 2Gi; the size of the claim for `PersistentVolumeClaim`.
+    pub size: Quantity,
+    /// Where it lies. Immutable.
+    #[x_kube(validation = rules::medium_immutable())]
+    pub medium: Medium,
+    /// Where on the node, for `HostPath`; absent: `/var/lib/forebay`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_path: Option<HostPath>,
+    /// Which volume, for `PersistentVolumeClaim`; absent: the cluster's default storage class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+}
+
+/// Where the disk part lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Medium {
+    /// A directory of the node; outlives the pod. Only with `DaemonSet`.
+    HostPath,
+    /// A volume per replica; outlives pod and node. Only with `StatefulSet`.
+    PersistentVolumeClaim,
+    /// A directory of the pod; outlives a restart of the agent, not the pod.
+    EmptyDir,
+}
+
+/// Where on the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostPath {
+    /// An absolute directory within one that the class allows; the pipeline uses a directory of its own beneath it. Immutable.
+    #[schemars(length(min = 2, max = 256))]
+    #[x_kube(validation = rules::path_absolute(), validation = rules::host_path_immutable())]
+    pub path: String,
+}
+
+/// Which volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = rules::storage_class_immutable())]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// Storage class of the claims; absent: the cluster's default. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "bounds::dns_name")]
+    pub storage_class_name: Option<String>,
+}
