@@ -4,7 +4,7 @@
 //! # Model
 //!
 //! All three requests have one shape: a list of resource groups, each a list of scope groups, each a list of items (spans, log
-//! records, or metrics whose data points are the items). The walk follows tables of the message types ([`schema`]) and accepts
+//! records, or metrics whose data points are the items). The walk follows tables of the message types (`schema`) and accepts
 //! what a protobuf decoder accepts: fields in any order, unknown fields and matched groups, packed or unpacked numbers, last value
 //! wins. What it accepts can be decoded by every receiver.
 //!

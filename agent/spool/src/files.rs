@@ -1,0 +1,163 @@
+//! The only file of this crate that touches the operating system: a locked directory and the files in it.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+
+use crate::error::OpenError;
+use crate::format::BufferId;
+use crate::storage::{Listed, Storage, StorageFile};
+
+/// Name of the file whose lock means ownership of the directory.
+pub(crate) const LOCK_NAME: &str = "lock";
+/// No owner writes more than this about itself.
+const OWNER_BYTES_MAX: u64 = 512;
+
+/// A file of the directory; a copy refers to the same file.
+pub(crate) type OpenFile = Arc<File>;
+
+/// A directory that this process owns until the value is dropped.
+pub(crate) struct Directory {
+    path: PathBuf,
+    handle: File,
+    _lock: File,
+}
+
+impl Directory {
+    /// Creates what is missing of the path, durably, and locks the directory. Only the last component must not be a link: parents
+    /// belong to whoever prepared the volume.
+    pub(crate) fn lock(path: &Path, host: &str) -> Result<Self, OpenError> {
+        create_durably(path).map_err(|source| OpenError::CreateDirectory { path: path.to_owned(), source })?;
+        let is_directory = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+        if !is_directory {
+            return Err(OpenError::NotADirectory { path: path.to_owned() });
+        }
+        let handle = File::open(path).map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
+        let lock_path = path.join(LOCK_NAME);
+        let failed = |source| OpenError::Lock { path: lock_path.clone(), source };
+        let mut lock = options().create(true).open(&lock_path).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { directory: path.to_owned(), owner: owner_of(&mut lock) }),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        // Who owns it is a courtesy to the reader of a message: a full disk must not stop the owner.
+        let note = lock.set_len(0).and_then(|()| writeln!(lock, "process {} on {host}", std::process::id()));
+        if let Err(source) = note.or_else(|source| if crate::error::is_full(&source) { Ok(()) } else { Err(source) }) {
+            return Err(failed(source));
+        }
+        Ok(Self { path: path.to_owned(), handle, _lock: lock })
+    }
+}
+
+/// Sixteen random bytes for a new buffer.
+pub(crate) fn fresh_buffer_id() -> Result<BufferId, OpenError> {
+    let path = Path::new("/dev/urandom");
+    let mut id = BufferId::default();
+    let read = File::open(path).and_then(|mut source| source.read_exact(&mut id));
+    read.map(|()| id).map_err(|source| OpenError::Read { path: path.to_owned(), source })
+}
+
+fn owner_of(lock: &mut File) -> String {
+    let mut owner = Vec::new();
+    match lock.take(OWNER_BYTES_MAX).read_to_end(&mut owner) {
+        Ok(length) if length > 0 => String::from_utf8_lossy(&owner).trim().to_owned(),
+        _ => "another process".to_owned(),
+    }
+}
+
+/// Creates a directory and its ancestors; each new name is synced in its parent, or a power cut could take the whole tree.
+fn create_durably(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_durably(parent)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => File::open(parent)?.sync_all(),
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+    options
+}
+
+impl Storage for Directory {
+    type File = OpenFile;
+
+    fn list(&self) -> io::Result<Vec<Listed>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let metadata = std::fs::symlink_metadata(entry.path())?;
+            // A name that is no text is none of ours.
+            if let Ok(name) = entry.file_name().into_string() {
+                names.push(Listed { name, is_file: metadata.is_file(), bytes: metadata.len() });
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Self::File> {
+        options().create_new(true).open(self.path(name)).map(Arc::new)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Self::File> {
+        options().open(self.path(name)).map(Arc::new)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path(from), self.path(to))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+impl StorageFile for OpenFile {
+    fn read_at(&self, target: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = target.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match FileExt::read_at(&**self, rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(more) => done += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.set_len(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        self.metadata().map(|metadata| metadata.len())
+    }
+}

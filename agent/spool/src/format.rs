@@ -1,0 +1,237 @@
+//! The bytes of a segment, format version 1; pure, and the one place that knows the layout. All numbers are little-endian.
+//!
+//! ```text
+//! segment   = header (64) record*                       records start at offsets that are multiples of 8
+//! header    = magic "FOREBAYS" | version u16 | header length u16 | class u8 | 0 ×3 | buffer [16] | creation u64
+//!           | first sequence u64 | 0 ×12 | CRC of the 60 bytes before
+//! record    = record header (56) body padding to 8 with zeros
+//! record    = marker "FBR1" | kind u8 = 1 | signal u8 | 0 ×2 | body length u32 | items per class 4 × u32 | body CRC
+//! header      | sequence u64 | received, Unix milliseconds u64 | 0 ×4 | header CRC of the 52 bytes before
+//! ```
+//!
+//! Checksums are CRC-32C. Those of a record are seeded: the header's with (buffer, class, creation, offset), the body's with the
+//! sequence as well. Invariants that follow:
+//!
+//! - a header that checks out was written for exactly this place of exactly this file, so stale, copied or misdirected bytes, and
+//!   records hidden in a body, never pass for records; the marker at a multiple of 8 is where a reader resumes behind damage;
+//! - the length is covered by the header's checksum, so a damaged body costs that record alone, and the next one is found at once;
+//! - a record is read and allocated for only after its header checked out and its end lies within the file.
+
+use pipeline::RecordId;
+use vocabulary::{Class, ClassCounts, Signal};
+
+use crate::Append;
+
+/// Length of a segment's header.
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
+/// Length of a record's header.
+pub(crate) const RECORD_HEADER_BYTES: usize = 56;
+/// Records start at multiples of this.
+pub(crate) const ALIGNMENT: u64 = 8;
+/// Largest body: four times what an OTLP receiver accepts by default, so that nothing acceptable is refused here.
+pub(crate) const BODY_BYTES_MAX: usize = 64 << 20;
+/// The format this release writes, and the newest it reads.
+pub(crate) const VERSION: u16 = 1;
+
+const MAGIC: [u8; 8] = *b"FOREBAYS";
+const MARKER: [u8; 4] = *b"FBR1";
+const KIND_RECORD: u8 = 1;
+
+const _: () = assert!(8 + 2 + 2 + 1 + 3 + 16 + 8 + 8 + 12 + 4 == SEGMENT_HEADER_BYTES);
+const _: () = assert!(4 + 1 + 1 + 2 + 4 + 4 * Class::COUNT + 4 + 8 + 8 + 4 + 4 == RECORD_HEADER_BYTES);
+const _: () = assert!((SEGMENT_HEADER_BYTES as u64).is_multiple_of(ALIGNMENT) && (RECORD_HEADER_BYTES as u64).is_multiple_of(ALIGNMENT));
+
+/// Sixteen random bytes that name one buffer for as long as its directory lives.
+pub(crate) type BufferId = [u8; 16];
+
+/// What tells one segment from every other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentId {
+    pub(crate) buffer: BufferId,
+    pub(crate) class: Class,
+    /// Counts the files this buffer ever created.
+    pub(crate) creation: u64,
+}
+
+/// What the first bytes of a segment say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SegmentHeader {
+    Known(SegmentId),
+    /// Whole, and written by a release that knows more.
+    Newer(u16),
+    /// Not a header, or a damaged one.
+    Broken,
+}
+
+/// A record's header, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordHeader {
+    pub(crate) signal: Signal,
+    pub(crate) length: u32,
+    pub(crate) counts: ClassCounts,
+    pub(crate) body_crc: u32,
+    pub(crate) sequence: u64,
+    pub(crate) received_unix_ms: u64,
+}
+
+/// Reads fields off the front of foreign bytes.
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
+
+impl Fields<'_> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        self.take().map(u8::from_le_bytes)
+    }
+    pub(crate) fn u16(&mut self) -> Option<u16> {
+        self.take().map(u16::from_le_bytes)
+    }
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+}
+
+impl SegmentId {
+    /// Where the checksums of this segment's records start from.
+    pub(crate) fn seed(&self) -> u32 {
+        let class = crc32c::crc32c_append(crc32c::crc32c(&self.buffer), &[self.class.code()]);
+        crc32c::crc32c_append(class, &self.creation.to_le_bytes())
+    }
+
+    /// The header of this segment's file.
+    pub(crate) fn encode(&self, first_sequence: u64, into: &mut Vec<u8>) {
+        let start = into.len();
+        into.extend_from_slice(&MAGIC);
+        into.extend_from_slice(&VERSION.to_le_bytes());
+        into.extend_from_slice(&(SEGMENT_HEADER_BYTES as u16).to_le_bytes());
+        into.extend_from_slice(&[self.class.code(), 0, 0, 0]);
+        into.extend_from_slice(&self.buffer);
+        into.extend_from_slice(&self.creation.to_le_bytes());
+        into.extend_from_slice(&first_sequence.to_le_bytes());
+        into.extend_from_slice(&[0; 12]);
+        let crc = crc32c::crc32c(into.get(start..).unwrap_or_default());
+        into.extend_from_slice(&crc.to_le_bytes());
+    }
+
+    /// The name of this segment's file; names sort by age.
+    pub(crate) fn name(&self) -> String {
+        segment_name(self.class, self.creation)
+    }
+}
+
+/// Names sort by age whatever the class.
+pub(crate) fn segment_name(class: Class, creation: u64) -> String {
+    format!("{creation:016x}-{}.segment", class.label())
+}
+
+/// Class and creation counter of a segment's name.
+pub(crate) fn parse_segment_name(name: &str) -> Option<(Class, u64)> {
+    let (creation, label) = name.strip_suffix(".segment")?.split_once('-')?;
+    let class = Class::ALL.into_iter().find(|class| class.label() == label)?;
+    let creation = u64::from_str_radix(creation, 16).ok()?;
+    (segment_name(class, creation) == name).then_some((class, creation))
+}
+
+/// Reads the start of a segment.
+pub(crate) fn decode_segment_header(bytes: &[u8]) -> SegmentHeader {
+    checked_segment_header(bytes).unwrap_or(SegmentHeader::Broken)
+}
+
+fn checked_segment_header(bytes: &[u8]) -> Option<SegmentHeader> {
+    let header = bytes.first_chunk::<SEGMENT_HEADER_BYTES>()?;
+    let (covered, crc) = header.split_last_chunk::<4>()?;
+    let mut fields = Fields(covered);
+    if fields.take()? != MAGIC || crc32c::crc32c(covered) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let version = fields.u16()?;
+    if version != VERSION {
+        return Some(SegmentHeader::Newer(version));
+    }
+    fields.u16()?;
+    let class = Class::from_code(fields.u8()?)?;
+    fields.take::<3>()?;
+    let buffer = fields.take()?;
+    Some(SegmentHeader::Known(SegmentId { buffer, class, creation: fields.u64()? }))
+}
+
+/// How many bytes a record with this body takes, padding included.
+pub(crate) fn record_bytes(body: u64) -> u64 {
+    (RECORD_HEADER_BYTES as u64 + body).next_multiple_of(ALIGNMENT)
+}
+
+/// Appends the record that will stand at `offset` of the segment with this seed.
+pub(crate) fn encode_record(record: &Append<'_>, seed: u32, offset: u64, into: &mut Vec<u8>) {
+    let start = into.len();
+    let length = u32::try_from(record.body.len()).unwrap_or(u32::MAX);
+    into.reserve(RECORD_HEADER_BYTES + record.body.len() + ALIGNMENT as usize);
+    into.extend_from_slice(&MARKER);
+    into.extend_from_slice(&[KIND_RECORD, record.signal.code(), 0, 0]);
+    into.extend_from_slice(&length.to_le_bytes());
+    for items in record.counts.0 {
+        into.extend_from_slice(&items.to_le_bytes());
+    }
+    let place = place_crc(seed, offset);
+    into.extend_from_slice(&body_crc(place, record.id.sequence, record.body).to_le_bytes());
+    into.extend_from_slice(&record.id.sequence.to_le_bytes());
+    into.extend_from_slice(&record.received_unix_ms.to_le_bytes());
+    into.extend_from_slice(&[0; 4]);
+    let header_crc = crc32c::crc32c_append(place, into.get(start..).unwrap_or_default());
+    into.extend_from_slice(&header_crc.to_le_bytes());
+    into.extend_from_slice(record.body);
+    into.resize(start + record_bytes(u64::from(length)) as usize, 0);
+}
+
+/// The record header at `offset`, if one was written for this place.
+pub(crate) fn decode_record_header(bytes: &[u8], seed: u32, offset: u64) -> Option<RecordHeader> {
+    let header = bytes.first_chunk::<RECORD_HEADER_BYTES>()?;
+    let (covered, crc) = header.split_last_chunk::<4>()?;
+    let mut fields = Fields(covered);
+    if fields.take()? != MARKER || crc32c::crc32c_append(place_crc(seed, offset), covered) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    if fields.u8()? != KIND_RECORD {
+        return None;
+    }
+    let signal = Signal::from_code(fields.u8()?)?;
+    fields.u16()?;
+    let length = fields.u32()?;
+    let mut counts = ClassCounts::default();
+    for items in &mut counts.0 {
+        *items = fields.u32()?;
+    }
+    let body_crc = fields.u32()?;
+    let sequence = fields.u64()?;
+    Some(RecordHeader { signal, length, counts, body_crc, sequence, received_unix_ms: fields.u64()? })
+}
+
+impl RecordHeader {
+    /// Where the checksum of the body at `offset` starts from; fed with the body it must end at `body_crc`.
+    pub(crate) fn body_seed(&self, seed: u32, offset: u64) -> u32 {
+        crc32c::crc32c_append(place_crc(seed, offset), &self.sequence.to_le_bytes())
+    }
+
+    pub(crate) fn stored(&self, class: Class) -> pipeline::Stored {
+        pipeline::Stored {
+            id: RecordId { class, sequence: self.sequence },
+            signal: self.signal,
+            counts: self.counts,
+            bytes: self.length,
+            received_unix_ms: self.received_unix_ms,
+        }
+    }
+}
+
+fn place_crc(seed: u32, offset: u64) -> u32 {
+    crc32c::crc32c_append(seed, &offset.to_le_bytes())
+}
+
+fn body_crc(place: u32, sequence: u64, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(place, &sequence.to_le_bytes()), body)
+}

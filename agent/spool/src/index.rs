@@ -1,0 +1,127 @@
+//! Where every committed record lies, shared between the one writer and any number of readers. It costs 16 bytes per record and
+//! one open file per segment.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use pipeline::{IdRanges, RecordId};
+use vocabulary::Class;
+
+use crate::error::ReadError;
+use crate::format::{RECORD_HEADER_BYTES, decode_record_header};
+use crate::storage::StorageFile;
+
+/// One record of a segment. Offset and length fit because a segment ends soon after `segment_bytes`, at most 1 GiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) sequence: u64,
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
+}
+
+const _: () = assert!(size_of::<Entry>() == 16);
+
+/// One file of the log.
+pub(crate) struct Segment<F> {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) seed: u32,
+    pub(crate) file: F,
+    /// Length of the file.
+    pub(crate) bytes: AtomicU64,
+    /// Whether it holds evidence of damage, and is set aside instead of being deleted.
+    pub(crate) is_damaged: AtomicBool,
+    /// Committed records in ascending order of their sequence.
+    records: RwLock<Vec<Entry>>,
+}
+
+/// All segments, by class and then by age.
+pub(crate) struct Index<F> {
+    classes: [RwLock<Vec<Arc<Segment<F>>>>; Class::COUNT],
+}
+
+impl<F: StorageFile> Segment<F> {
+    pub(crate) fn new(name: String, path: PathBuf, seed: u32, file: F, bytes: u64) -> Self {
+        let (bytes, is_damaged) = (AtomicU64::new(bytes), AtomicBool::new(false));
+        Self { name, path, seed, file, bytes, is_damaged, records: RwLock::default() }
+    }
+
+    /// Makes committed records readable.
+    pub(crate) fn publish(&self, entries: &[Entry]) {
+        let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
+        for &entry in entries {
+            let at = records.partition_point(|other| other.sequence < entry.sequence);
+            records.insert(at, entry);
+        }
+    }
+
+    /// Whether every record it holds is in `settled`. Cheap while the oldest is not.
+    pub(crate) fn is_settled(&self, settled: &IdRanges) -> bool {
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        records.iter().all(|entry| settled.contains(entry.sequence))
+    }
+
+    fn find(&self, sequence: u64) -> Option<Entry> {
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        let at = records.binary_search_by_key(&sequence, |entry| entry.sequence).ok()?;
+        records.get(at).copied()
+    }
+
+    fn read(&self, id: RecordId, entry: Entry) -> Result<Bytes, ReadError> {
+        let offset = u64::from(entry.offset);
+        let mut bytes = vec![0; RECORD_HEADER_BYTES + entry.length as usize];
+        let got = self.file.read_at(&mut bytes, offset).map_err(|source| ReadError::Read { path: self.path.clone(), source })?;
+        let body = bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default();
+        let is_whole = got == bytes.len()
+            && decode_record_header(&bytes, self.seed, offset).is_some_and(|header| {
+                let crc = crc32c::crc32c_append(header.body_seed(self.seed, offset), body);
+                header.sequence == id.sequence && header.length == entry.length && header.body_crc == crc
+            });
+        if !is_whole {
+            self.is_damaged.store(true, Ordering::Relaxed);
+            return Err(ReadError::Corrupt { id, path: self.path.clone(), offset });
+        }
+        Ok(Bytes::from(bytes).slice(RECORD_HEADER_BYTES..))
+    }
+}
+
+impl<F: StorageFile> Index<F> {
+    pub(crate) fn new(classes: [Vec<Arc<Segment<F>>>; Class::COUNT]) -> Self {
+        Self { classes: classes.map(RwLock::new) }
+    }
+
+    /// The segments of a class at this moment, oldest first.
+    pub(crate) fn segments(&self, class: Class) -> Vec<Arc<Segment<F>>> {
+        self.class(class).read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn add(&self, class: Class, segment: Arc<Segment<F>>) {
+        self.class(class).write().unwrap_or_else(PoisonError::into_inner).push(segment);
+    }
+
+    pub(crate) fn remove(&self, class: Class, segment: &Arc<Segment<F>>) {
+        self.class(class).write().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, segment));
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        let bytes = |class| self.segments(class).iter().map(|segment| segment.bytes.load(Ordering::Relaxed)).sum::<u64>();
+        Class::ALL.into_iter().map(bytes).sum()
+    }
+
+    pub(crate) fn read(&self, id: RecordId) -> Result<Bytes, ReadError> {
+        let (segment, entry) = self.find(id).ok_or(ReadError::NotFound { id })?;
+        segment.read(id, entry)
+    }
+
+    fn find(&self, id: RecordId) -> Option<(Arc<Segment<F>>, Entry)> {
+        let segments = self.class(id.class).read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().find_map(|segment| Some((Arc::clone(segment), segment.find(id.sequence)?)))
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the array has a cell for every class")]
+    fn class(&self, class: Class) -> &RwLock<Vec<Arc<Segment<F>>>> {
+        &self.classes[class.index()]
+    }
+}

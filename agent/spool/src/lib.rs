@@ -1,0 +1,192 @@
+//! The disk log: one append-only log per class, in segments of checksummed records, and two checkpoint slots beside them.
+//!
+//! ```text
+//!   append ──▶ gathered (≤ 256 KiB) ──▶ segment file ──▶ commit = fdatasync ──▶ index ──▶ read, Reader
+//!                                            ▲                                    │
+//!   open ── identity ─ slots ─ sweep ────────┘            release = unlink ◀── settled, after write_checkpoint
+//!
+//!   DIRECTORY/lock                              held while open; names the owner
+//!   DIRECTORY/identity                          whose buffer it is
+//!   DIRECTORY/checkpoint-0, checkpoint-1        written in turn
+//!   DIRECTORY/CREATION-CLASS.segment            CREATION counts the files of this buffer, in hexadecimal
+//!   DIRECTORY/….segment.damaged                 evidence, at most two segments' worth
+//! ```
+//!
+//! It is synchronous; its owner gives it a thread. [`Reader`]s read from any other.
+//!
+//! **What holds.** A record is all there or not there. After `commit` returned it survives the loss of power, and is readable. A commit
+//! that fails stores nothing of its group. A checkpoint is the last one written or, after a crash in `write_checkpoint`, that one or
+//! the one before. Opening succeeds on any content and twice gives the same; a damaged byte costs the record it lies in, is reported,
+//! and is never delivered. A full disk refuses appends, not reads, and heals by itself.
+//!
+//! **Limits.** A body of 64 MiB; segments of 64 KiB to 1 GiB; a checkpoint of 16 MiB. Memory: 16 bytes per record held, one open file
+//! per segment, about 150 bytes per record and 64 KiB while opening, 256 KiB per class while writing, one record while reading.
+
+mod checkpoint;
+mod damage;
+mod error;
+mod files;
+mod format;
+mod identity;
+mod index;
+mod log;
+mod recovery;
+mod scan;
+mod slots;
+mod storage;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pipeline::{Checkpoint, IdRanges, RecordId};
+use vocabulary::{Class, ClassCounts, Signal};
+
+pub use damage::{Damage, DamageKind};
+pub use error::{AppendError, CommitError, OpenError, ReadError, ReleaseError};
+
+/// Bounds of `Options::segment_bytes`: below, files cost more than their records; above, an index entry could not hold an offset.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
+
+/// How a directory is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Size at which a segment is full, brought into 64 KiB to 1 GiB. Space comes back in pieces of this size.
+    pub segment_bytes: u64,
+    /// The pipeline's UID: a directory that belongs to another one is refused and left untouched.
+    pub identity: String,
+    /// Name of this host or node, shown to whoever finds the directory locked.
+    pub host: String,
+}
+
+/// A record to be stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Append<'a> {
+    /// Its name; an id stored twice is found once.
+    pub id: RecordId,
+    /// The one signal all its items belong to.
+    pub signal: Signal,
+    /// Its items by their own class.
+    pub counts: ClassCounts,
+    /// When it was accepted, in milliseconds since the Unix epoch.
+    pub received_unix_ms: u64,
+    /// The encoded request, at most 64 MiB.
+    pub body: &'a [u8],
+}
+
+/// What opening found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recovery {
+    /// For the engine. The checkpoint's `next_sequence` lies above every id the disk has seen.
+    pub recovered: pipeline::Recovered,
+    /// What was wrong, at most 1024 places.
+    pub damage: Vec<Damage>,
+    /// Damaged places beyond those.
+    pub damage_unlisted: u64,
+}
+
+/// What a release gave back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Released {
+    /// Files.
+    pub segments: u64,
+    /// Their length.
+    pub bytes: u64,
+}
+
+/// The log of one pipeline on one disk, owned until dropped.
+pub struct Spool {
+    log: log::Log<files::Directory>,
+}
+
+/// Reads committed records from any thread; holds no lock while it reads.
+#[derive(Clone)]
+pub struct Reader {
+    index: Arc<index::Index<files::OpenFile>>,
+}
+
+impl Spool {
+    /// Creates the directory if need be (mode 0700), locks it and recovers what it holds.
+    ///
+    /// # Errors
+    /// If another process holds the lock, if the directory belongs to another pipeline, or if the disk fails; never because of
+    /// what the files contain.
+    pub fn open(directory: &Path, options: Options) -> Result<(Self, Recovery), OpenError> {
+        let segment_bytes = options.segment_bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
+        let storage = files::Directory::lock(directory, &options.host)?;
+        let (log, recovery) = recovery::open(storage, &options.identity, files::fresh_buffer_id()?, segment_bytes)?;
+        Ok((Self { log }, recovery))
+    }
+
+    /// Adds a record to the group that the next `commit` makes durable. On an error the record is not in the group; the records
+    /// before it are, unless a sync failed, which `commit` will say.
+    ///
+    /// # Errors
+    /// If the disk is full or fails, or the body is too large.
+    pub fn append(&mut self, record: &Append<'_>) -> Result<(), AppendError> {
+        self.log.append(record)
+    }
+
+    /// Makes every record appended since the last commit durable and readable.
+    ///
+    /// # Errors
+    /// If the disk is full or fails: then none of the group is stored, and the same ids may be appended again.
+    pub fn commit(&mut self) -> Result<(), CommitError> {
+        self.log.commit()
+    }
+
+    /// The body of a committed record, its checksum verified.
+    ///
+    /// # Errors
+    /// If it is not in the log, or damaged, or the disk fails.
+    pub fn read(&self, id: RecordId) -> Result<Bytes, ReadError> {
+        self.log.index().read(id)
+    }
+
+    /// A handle that reads from other threads.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader { index: Arc::clone(self.log.index()) }
+    }
+
+    /// Makes a checkpoint durable. It may only name records whose commit has returned.
+    ///
+    /// # Errors
+    /// If the disk is full or fails: then the checkpoint before it still counts.
+    pub fn write_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), CommitError> {
+        self.log.write_checkpoint(checkpoint)
+    }
+
+    /// Deletes the segments whose records are all in `settled`; call it with what a durable checkpoint says.
+    ///
+    /// # Errors
+    /// If a file cannot be deleted or the deletion not be made durable; the next release tries again.
+    pub fn release(&mut self, settled: &[IdRanges; Class::COUNT]) -> Result<Released, ReleaseError> {
+        self.log.release(settled)
+    }
+
+    /// Names this buffer for as long as its directory lives, as 32 hexadecimal digits: chosen at random when it was created.
+    #[must_use]
+    pub fn buffer_id(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.log.buffer()))
+    }
+
+    /// Length of the segments, checkpoints and evidence of damage, and of what is appended but not written.
+    #[must_use]
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.log.bytes_on_disk()
+    }
+}
+
+impl Reader {
+    /// The body of a committed record, its checksum verified.
+    ///
+    /// # Errors
+    /// If it is not in the log, or damaged, or the disk fails.
+    pub fn read(&self, id: RecordId) -> Result<Bytes, ReadError> {
+        self.index.read(id)
+    }
+}

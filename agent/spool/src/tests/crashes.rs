@@ -1,0 +1,219 @@
+//! Every crash state of every short history: power lost after each changing operation, each unsynced write kept, lost, torn or
+//! zeroed, each unsynced name there or not. Recovery itself is crashed as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pipeline::{IdRanges, RecordId};
+use vocabulary::Class;
+
+use super::model_disk::{Choose, ModelDisk};
+use super::{append, body, checkpoint, id, open};
+use crate::damage::DamageKind;
+use crate::format::BufferId;
+use crate::log::Log;
+use crate::recovery;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Append(Class, usize),
+    Commit,
+    Checkpoint,
+    Release,
+}
+
+/// What a client of the log knows at any moment.
+#[derive(Clone, Default)]
+struct Knowledge {
+    sent: BTreeMap<RecordId, usize>,
+    committed: BTreeSet<RecordId>,
+    /// Settled by a checkpoint that is durable.
+    settled: BTreeSet<RecordId>,
+    checkpoint: u64,
+    checkpoint_tried: u64,
+}
+
+impl Knowledge {
+    /// Carries out a history until the power goes.
+    fn live_through(history: &[Step], disk: &ModelDisk, segment_bytes: u64) -> Self {
+        let mut knowledge = Self::default();
+        let Ok((mut log, _)) = recovery::open(disk.clone(), super::PIPELINE, super::BUFFER, segment_bytes) else { return knowledge };
+        for &step in history {
+            if !knowledge.take(step, &mut log) {
+                break;
+            }
+        }
+        knowledge
+    }
+
+    fn take(&mut self, step: Step, log: &mut Log<ModelDisk>) -> bool {
+        match step {
+            Step::Append(class, length) => {
+                let id = id(class, 1 + self.sent.len() as u64);
+                self.sent.insert(id, length);
+                log.append(&append(id, &body(id, length))).is_ok()
+            }
+            Step::Commit => {
+                let is_durable = log.commit().is_ok();
+                if is_durable {
+                    self.committed.extend(self.sent.keys());
+                }
+                is_durable
+            }
+            Step::Checkpoint => {
+                let mut settled = self.settled.clone();
+                settled.extend(self.committed.difference(&self.settled).next());
+                let stored: BTreeSet<RecordId> = self.committed.difference(&settled).copied().collect();
+                self.checkpoint_tried += 1;
+                let written = checkpoint(self.checkpoint_tried, ranges(&stored), ranges(&settled));
+                let is_durable = log.write_checkpoint(&written).is_ok();
+                if is_durable {
+                    (self.settled, self.checkpoint) = (settled, self.checkpoint_tried);
+                }
+                is_durable
+            }
+            Step::Release => log.release(&ranges(&self.settled)).is_ok(),
+        }
+    }
+
+    /// What must be true of whatever the next boot finds.
+    fn check(&self, disk: &ModelDisk, segment_bytes: u64) -> Vec<RecordId> {
+        let (mut log, recovery) = open(disk, segment_bytes);
+        let found: Vec<RecordId> = recovery.recovered.stored.iter().map(|stored| stored.id).collect();
+        for id in self.committed.difference(&self.settled) {
+            assert!(found.contains(id), "{id:?} was committed and is gone");
+        }
+        for stored in &recovery.recovered.stored {
+            let length = self.sent[&stored.id];
+            assert_eq!(stored.bytes as usize, length);
+            assert_eq!(log.index().read(stored.id).unwrap(), body(stored.id, length));
+        }
+        let generation = recovery.recovered.checkpoint.map_or(0, |checkpoint| checkpoint.generation);
+        assert!(generation == self.checkpoint || generation == self.checkpoint_tried, "checkpoint {generation}");
+        let is_torn_slot = |kind| kind == DamageKind::Checkpoint;
+        assert!(recovery.damage.iter().all(|damage| is_torn_slot(damage.kind)), "a crash is no damage: {:?}", recovery.damage);
+
+        let next = id(Class::Normal, 100);
+        log.append(&append(next, b"life goes on")).unwrap();
+        log.commit().unwrap();
+        assert_eq!(log.index().read(next).unwrap(), b"life goes on"[..]);
+        found
+    }
+}
+
+fn ranges(ids: &BTreeSet<RecordId>) -> [IdRanges; Class::COUNT] {
+    let mut ranges: [IdRanges; Class::COUNT] = Default::default();
+    for id in ids {
+        ranges[id.class.index()].insert_range(id.sequence, id.sequence);
+    }
+    ranges
+}
+
+/// Runs once for every sequence of choices.
+fn for_every_choice(mut run: impl FnMut(Choose<'_>)) {
+    let mut path: Vec<(usize, usize)> = Vec::new();
+    loop {
+        let mut at = 0;
+        run(&mut |possibilities| {
+            if at == path.len() {
+                path.push((0, possibilities));
+            }
+            at += 1;
+            path[at - 1].0
+        });
+        while path.last().is_some_and(|&(pick, possibilities)| pick + 1 == possibilities) {
+            path.pop();
+        }
+        match path.last_mut() {
+            Some((pick, _)) => *pick += 1,
+            None => return,
+        }
+    }
+}
+
+/// All histories of up to three records, each followed by nothing, a commit, or a commit with its checkpoint and release.
+fn histories(classes: [Class; 3]) -> Vec<Vec<Step>> {
+    let after: [&[Step]; 4] = [&[], &[Step::Commit], &[Step::Commit, Step::Checkpoint], &[Step::Commit, Step::Checkpoint, Step::Release]];
+    let mut histories = vec![Vec::new()];
+    for (class, length) in classes.into_iter().zip([40, 3, 90]) {
+        let longer = |history: &Vec<Step>| {
+            let with = |after: &&[Step]| [history.as_slice(), &[Step::Append(class, length)], after].concat();
+            after.iter().map(with).collect::<Vec<_>>()
+        };
+        histories = histories.iter().flat_map(longer).collect();
+    }
+    histories
+}
+
+/// How many changing operations a history takes.
+fn steps_of(history: &[Step], segment_bytes: u64) -> usize {
+    let disk = ModelDisk::default();
+    Knowledge::live_through(history, &disk, segment_bytes);
+    disk.steps_done()
+}
+
+fn crash_everywhere(classes: [Class; 3], segment_bytes: u64, mut check: impl FnMut(&Knowledge, &ModelDisk)) {
+    for history in histories(classes) {
+        for steps in 0..=steps_of(&history, segment_bytes) {
+            let disk = ModelDisk::default();
+            disk.lose_power_after(steps);
+            let knowledge = Knowledge::live_through(&history, &disk, segment_bytes);
+            for_every_choice(|choose| check(&knowledge, &disk.crash(choose)));
+        }
+    }
+}
+
+#[test]
+fn no_crash_loses_a_committed_record_or_tears_another() {
+    // 160 bytes: every record fills a segment, so that three records rotate twice.
+    crash_everywhere([Class::Normal; 3], 160, |knowledge, disk| {
+        knowledge.check(disk, 160);
+    });
+}
+
+#[test]
+fn no_crash_loses_a_committed_record_within_one_segment_per_class() {
+    crash_everywhere([Class::Normal, Class::Critical, Class::Normal], 4096, |knowledge, disk| {
+        knowledge.check(disk, 4096);
+    });
+}
+
+#[test]
+fn a_second_crash_right_after_recovery_changes_nothing() {
+    crash_everywhere([Class::Normal; 3], 160, |_, disk| {
+        let (first, before) = open(disk, 160);
+        drop(first);
+        let (_, after) = open(&disk.crash(&mut |_| 0), 160);
+        assert_eq!(after.recovered, before.recovered, "what was reported must outlive the loss of everything unsynced");
+    });
+}
+
+#[test]
+fn recovery_may_itself_be_cut_off_anywhere() {
+    let history = [
+        Step::Append(Class::Normal, 40),
+        Step::Commit,
+        Step::Checkpoint,
+        Step::Append(Class::Normal, 3),
+        Step::Commit,
+        Step::Append(Class::Critical, 20),
+        Step::Append(Class::Normal, 90),
+        Step::Commit,
+    ];
+    for steps in 0..=steps_of(&history, 160) {
+        let disk = ModelDisk::default();
+        disk.lose_power_after(steps);
+        let knowledge = Knowledge::live_through(&history, &disk, 160);
+        for_every_choice(|choose| {
+            let crashed = disk.crash(choose);
+            let whole = crashed.fork();
+            drop(open(&whole, 160));
+            for steps in 0..whole.steps_done() {
+                let again = crashed.fork();
+                again.lose_power_after(steps);
+                assert!(recovery::open(again.clone(), super::PIPELINE, BufferId::default(), 160).is_err());
+                knowledge.check(&again.crash(&mut |_| 0), 160);
+                knowledge.check(&again.crash(&mut |possibilities| possibilities - 1), 160);
+            }
+        });
+    }
+}

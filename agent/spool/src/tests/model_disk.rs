@@ -1,0 +1,326 @@
+//! A disk in memory that keeps apart what was written from what was synced. After a crash every write since the last sync is there
+//! or not, whole, in part or as zeros, in any combination, and every new name is there or not: what a file system may do, and more.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use crate::storage::{Listed, Storage, StorageFile};
+
+/// Picks one of so many possibilities.
+pub(super) type Choose<'a> = &'a mut dyn FnMut(usize) -> usize;
+
+/// How many fates an unsynced write has.
+const FATES: usize = 5;
+
+#[derive(Clone, Default)]
+pub(super) struct ModelDisk(Arc<Mutex<State>>);
+
+#[derive(Clone)]
+pub(super) struct ModelFile {
+    disk: Arc<Mutex<State>>,
+    inode: usize,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    inodes: Vec<Inode>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    unsynced_names: Vec<(String, Option<usize>)>,
+    /// Changing operations until the power goes.
+    steps_left: Option<usize>,
+    steps_done: usize,
+    /// Bytes until the volume is full.
+    room: Option<u64>,
+    /// How many syncs will fail from here on.
+    failing_syncs: usize,
+}
+
+#[derive(Clone, Default)]
+struct Inode {
+    content: Vec<u8>,
+    durable: Vec<u8>,
+    unsynced: Vec<Change>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Truncate(u64),
+}
+
+impl Change {
+    fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Self::Truncate(bytes) => content.resize(*bytes as usize, 0),
+            Self::Write(offset, bytes) => {
+                let end = *offset as usize + bytes.len();
+                content.resize(content.len().max(end), 0);
+                content[*offset as usize..end].copy_from_slice(bytes);
+            }
+        }
+    }
+
+    fn apply_with_fate(&self, fate: usize, content: &mut Vec<u8>) {
+        match (self, fate) {
+            (_, 0) => {}
+            (Self::Write(offset, bytes), 2) => Self::Write(*offset, bytes[..bytes.len() / 2].to_vec()).apply(content),
+            (Self::Write(offset, bytes), 3) => Self::Write(*offset, vec![0; bytes.len()]).apply(content),
+            (Self::Write(offset, bytes), 4) => Self::Write(*offset, bytes[..bytes.len() - 1].to_vec()).apply(content),
+            _ => self.apply(content),
+        }
+    }
+}
+
+impl State {
+    /// Counts one changing operation; fails once the power is gone.
+    fn step(&mut self) -> io::Result<()> {
+        self.steps_done += 1;
+        match &mut self.steps_left {
+            Some(0) => Err(io::Error::other("the power is gone")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn change(&mut self, inode: usize, change: Change) {
+        let inode = &mut self.inodes[inode];
+        change.apply(&mut inode.content);
+        inode.unsynced.push(change);
+    }
+
+    fn fail_sync(&mut self) -> bool {
+        let fails = self.failing_syncs > 0;
+        self.failing_syncs = self.failing_syncs.saturating_sub(1);
+        fails
+    }
+
+    fn name(&mut self, name: &str, inode: Option<usize>) {
+        match inode {
+            Some(inode) => self.names.insert(name.to_owned(), inode),
+            None => self.names.remove(name),
+        };
+        self.unsynced_names.push((name.to_owned(), inode));
+    }
+}
+
+impl ModelDisk {
+    fn state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        act(&mut self.0.lock().unwrap())
+    }
+
+    /// The disk as the next boot finds it.
+    pub(super) fn crash(&self, choose: Choose<'_>) -> Self {
+        let mut state = self.state(|state| state.clone());
+        for inode in &mut state.inodes {
+            for change in std::mem::take(&mut inode.unsynced) {
+                change.apply_with_fate(choose(FATES), &mut inode.durable);
+            }
+            inode.content = inode.durable.clone();
+        }
+        let mut names = std::mem::take(&mut state.durable_names);
+        for (name, inode) in std::mem::take(&mut state.unsynced_names) {
+            if choose(2) == 0 {
+                continue;
+            }
+            match inode {
+                Some(inode) => names.insert(name, inode),
+                None => names.remove(&name),
+            };
+        }
+        let (inodes, durable_names) = (state.inodes, names.clone());
+        Self(Arc::new(Mutex::new(State { inodes, names, durable_names, ..State::default() })))
+    }
+
+    /// The same content, independent of this one.
+    pub(super) fn fork(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.state(|state| state.clone()))))
+    }
+
+    pub(super) fn lose_power_after(&self, steps: usize) {
+        self.state(|state| state.steps_left = Some(steps));
+    }
+
+    pub(super) fn steps_done(&self) -> usize {
+        self.state(|state| state.steps_done)
+    }
+
+    pub(super) fn set_room(&self, room: Option<u64>) {
+        self.state(|state| state.room = room);
+    }
+
+    pub(super) fn fail_syncs(&self, count: usize) {
+        self.state(|state| state.failing_syncs = count);
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.state(|state| state.names.keys().cloned().collect())
+    }
+
+    pub(super) fn content(&self, name: &str) -> Vec<u8> {
+        self.state(|state| state.inodes[state.names[name]].content.clone())
+    }
+
+    /// Puts a file there, durably.
+    pub(super) fn place(&self, name: &str, content: &[u8]) {
+        self.state(|state| {
+            let inode = Inode { content: content.to_vec(), durable: content.to_vec(), unsynced: Vec::new() };
+            state.inodes.push(inode);
+            state.names.insert(name.to_owned(), state.inodes.len() - 1);
+            state.durable_names.insert(name.to_owned(), state.inodes.len() - 1);
+        });
+    }
+
+    pub(super) fn remove_durably(&self, name: &str) {
+        self.state(|state| {
+            state.names.remove(name);
+            state.durable_names.remove(name);
+        });
+    }
+
+    /// Flips bits of one byte, durably; false if the file is not that long.
+    pub(super) fn flip(&self, name: &str, offset: usize, mask: u8) -> bool {
+        self.state(|state| {
+            let inode = &mut state.inodes[state.names[name]];
+            let places = [inode.content.get_mut(offset), inode.durable.get_mut(offset)];
+            let count = places.into_iter().flatten().map(|byte| *byte ^= mask).count();
+            count > 0
+        })
+    }
+}
+
+impl Storage for ModelDisk {
+    type File = ModelFile;
+
+    fn list(&self) -> io::Result<Vec<Listed>> {
+        let listed = |state: &mut State| {
+            let bytes = |inode: &usize| state.inodes[*inode].content.len() as u64;
+            state.names.iter().map(|(name, inode)| Listed { name: name.clone(), is_file: true, bytes: bytes(inode) }).collect()
+        };
+        Ok(self.state(listed))
+    }
+
+    fn create(&self, name: &str) -> io::Result<ModelFile> {
+        let inode = self.state(|state| {
+            state.step()?;
+            if state.names.contains_key(name) {
+                return Err(io::Error::from(ErrorKind::AlreadyExists));
+            }
+            state.inodes.push(Inode::default());
+            let inode = state.inodes.len() - 1;
+            state.name(name, Some(inode));
+            Ok(inode)
+        })?;
+        Ok(ModelFile { disk: Arc::clone(&self.0), inode })
+    }
+
+    fn open(&self, name: &str) -> io::Result<ModelFile> {
+        let inode = self.state(|state| state.names.get(name).copied()).ok_or(ErrorKind::NotFound)?;
+        Ok(ModelFile { disk: Arc::clone(&self.0), inode })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.state(|state| {
+            state.step()?;
+            state.name(name, None);
+            Ok(())
+        })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.state(|state| {
+            state.step()?;
+            let inode = state.names.get(from).copied().ok_or(ErrorKind::NotFound)?;
+            state.name(to, Some(inode));
+            state.name(from, None);
+            Ok(())
+        })
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.state(|state| {
+            state.step()?;
+            if state.fail_sync() {
+                return Err(io::Error::other("the sync failed"));
+            }
+            state.durable_names = state.names.clone();
+            state.unsynced_names.clear();
+            Ok(())
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from("model").join(name)
+    }
+}
+
+impl ModelFile {
+    fn state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        act(&mut self.disk.lock().unwrap())
+    }
+}
+
+impl StorageFile for ModelFile {
+    fn read_at(&self, target: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.state(|state| {
+            let content = &state.inodes[self.inode].content;
+            let rest = content.get(offset as usize..).unwrap_or_default();
+            let length = rest.len().min(target.len());
+            target[..length].copy_from_slice(&rest[..length]);
+            Ok(length)
+        })
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.state(|state| {
+            state.step()?;
+            let end = offset + bytes.len() as u64;
+            let growth = end.saturating_sub(state.inodes[self.inode].content.len() as u64);
+            let Some(room) = state.room.filter(|&room| growth > room) else {
+                state.room = state.room.map(|room| room - growth);
+                state.change(self.inode, Change::Write(offset, bytes.to_vec()));
+                return Ok(());
+            };
+            let fits = (bytes.len() as u64 - (growth - room)) as usize;
+            state.room = Some(0);
+            if fits > 0 {
+                state.change(self.inode, Change::Write(offset, bytes[..fits].to_vec()));
+            }
+            Err(io::Error::from(ErrorKind::StorageFull))
+        })
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.state(|state| {
+            state.step()?;
+            let freed = (state.inodes[self.inode].content.len() as u64).saturating_sub(bytes);
+            state.room = state.room.map(|room| room + freed);
+            state.change(self.inode, Change::Truncate(bytes));
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.state(|state| {
+            state.step()?;
+            let fails = state.fail_sync();
+            let inode = &mut state.inodes[self.inode];
+            // After a failed sync the cache still shows what the disk will never get, as real kernels do.
+            for change in std::mem::take(&mut inode.unsynced) {
+                if !fails {
+                    change.apply(&mut inode.durable);
+                }
+            }
+            if fails { Err(io::Error::other("the sync failed")) } else { Ok(()) }
+        })
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        self.state(|state| Ok(state.inodes[self.inode].content.len() as u64))
+    }
+}
