@@ -1,0 +1,82 @@
+//! The receive budget: bytes of all requests that are being read or judged, over all connections. A limit per request does not
+//! bound a crowd of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A shared budget in bytes.
+#[derive(Clone, Debug)]
+pub struct Room {
+    used: Arc<AtomicU64>,
+    bytes_max: u64,
+}
+
+/// A part of the budget, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    room: Room,
+    bytes: u64,
+}
+
+impl Room {
+    /// A budget of this many bytes.
+    #[must_use]
+    pub fn new(bytes_max: u64) -> Self {
+        Self { used: Arc::new(AtomicU64::new(0)), bytes_max }
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn share(&self) -> Share {
+        Share { room: self.clone(), bytes: 0 }
+    }
+}
+
+impl Share {
+    /// Takes `more` bytes, or none of them if the budget has not that many left.
+    pub(crate) fn grow(&mut self, more: u64) -> bool {
+        let fits = |used: u64| used.checked_add(more).filter(|&sum| sum <= self.room.bytes_max);
+        let taken = self.room.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        if taken {
+            self.bytes += more;
+        }
+        taken
+    }
+
+    /// Makes the share exactly this large; false, and unchanged, if the budget has not enough left.
+    pub(crate) fn resize(&mut self, bytes: u64) -> bool {
+        if bytes > self.bytes {
+            return self.grow(bytes - self.bytes);
+        }
+        self.room.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.room.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_grows_to_the_budget_and_gives_back_what_it_took() {
+        let room = Room::new(100);
+        let mut one = room.share();
+        let mut two = room.share();
+        assert!(one.grow(60) && !two.grow(41) && two.grow(40));
+        assert!(!one.resize(61) && one.resize(10));
+        assert_eq!(room.used(), 50);
+        drop((one, two));
+        assert_eq!(room.used(), 0);
+    }
+}

@@ -1,0 +1,184 @@
+//! What an answer, or its absence, means for the record and for the destination. The codes follow the OTLP specification,
+//! "Failures" of OTLP/gRPC.
+
+use std::error::Error;
+use std::time::Duration;
+
+use pipeline::Outcome;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// Longest pause a destination may ask for; a larger wish is a mistake, and the record is asked about again after this.
+const SERVER_DELAY_MAX: Duration = Duration::from_secs(300);
+/// Longest text kept of an error: what a report carries.
+const ERROR_BYTES_MAX: usize = 200;
+
+/// What stands between the agent and a destination, as far as the last attempt shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It took the record.
+    Reachable,
+    /// It does not accept our credentials.
+    AuthenticationFailed,
+    /// Its name has no address.
+    NameResolutionFailed,
+    /// Refused, reset or unreachable.
+    ConnectionFailed,
+    /// The handshake failed.
+    TlsFailed,
+    /// It asks to slow down.
+    RateLimited,
+    /// It answers, and rejects.
+    PartialRejects,
+    /// No answer in time.
+    TimedOut,
+}
+
+/// The result of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// What becomes of the record.
+    pub outcome: Outcome,
+    /// What it says about the destination.
+    pub condition: Condition,
+    /// The error in printable characters, at most 200 bytes; empty on success.
+    pub error: String,
+}
+
+impl Attempt {
+    pub(crate) fn delivered() -> Self {
+        Self { outcome: Outcome::Delivered, condition: Condition::Reachable, error: String::new() }
+    }
+
+    pub(crate) fn partial(rejected: u64, message: &str) -> Self {
+        Self { outcome: Outcome::Partial { rejected }, condition: Condition::PartialRejects, error: printable(message) }
+    }
+
+    pub(crate) fn timed_out(limit: Duration) -> Self {
+        let error = format!("no answer within {} s", limit.as_secs());
+        Self { outcome: Outcome::Retry { after: None }, condition: Condition::TimedOut, error }
+    }
+
+    pub(crate) fn retry(condition: Condition, text: &str) -> Self {
+        Self { outcome: Outcome::Retry { after: None }, condition, error: printable(text) }
+    }
+
+    /// Reads a failed call. A status with a source was made on this side: the record did not reach the destination, or its
+    /// answer did not reach us.
+    pub(crate) fn failed(status: &Status) -> Self {
+        match status.source() {
+            Some(cause) => Self::retry(transport_condition(cause), &chain_text(cause)),
+            None => Self::refused(status),
+        }
+    }
+
+    fn refused(status: &Status) -> Self {
+        let after = status.get_details_retry_info().and_then(|info| info.retry_delay).map(|delay| delay.min(SERVER_DELAY_MAX));
+        let (outcome, condition) = match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied => (Outcome::Retry { after }, Condition::AuthenticationFailed),
+            Code::ResourceExhausted if after.is_some() => (Outcome::Retry { after }, Condition::RateLimited),
+            Code::DeadlineExceeded => (Outcome::Retry { after }, Condition::TimedOut),
+            Code::Cancelled | Code::Aborted | Code::OutOfRange | Code::Unavailable | Code::DataLoss => {
+                (Outcome::Retry { after }, if after.is_some() { Condition::RateLimited } else { Condition::ConnectionFailed })
+            }
+            _ => (Outcome::Rejected, Condition::PartialRejects),
+        };
+        Self { outcome, condition, error: printable(&format!("{:?}: {}", status.code(), status.message())) }
+    }
+}
+
+/// Sorts a transport fault by its causes. The resolver's and TLS errors have no public type here; their texts are those of
+/// hyper-util's connector and of rustls.
+fn transport_condition(cause: &(dyn Error + 'static)) -> Condition {
+    let mut next = Some(cause);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            match io.kind() {
+                std::io::ErrorKind::TimedOut => return Condition::TimedOut,
+                std::io::ErrorKind::InvalidData => return Condition::TlsFailed,
+                _ => {}
+            }
+        }
+        let text = error.to_string();
+        if text.contains("dns error") {
+            return Condition::NameResolutionFailed;
+        }
+        if text.contains("certificate") || text.contains("handshake") {
+            return Condition::TlsFailed;
+        }
+        if text.contains("deadline has elapsed") || text.contains("timed out") {
+            return Condition::TimedOut;
+        }
+        next = error.source();
+    }
+    Condition::ConnectionFailed
+}
+
+/// The causes in one line, each said once.
+fn chain_text(cause: &(dyn Error + 'static)) -> String {
+    let mut text = cause.to_string();
+    let mut next = cause.source();
+    while let Some(error) = next {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        next = error.source();
+    }
+    text
+}
+
+/// The text of a peer, safe to print and bounded.
+fn printable(text: &str) -> String {
+    let mut safe = String::new();
+    for letter in text.chars() {
+        let letter = if letter.is_control() { ' ' } else { letter };
+        if safe.len() + letter.len_utf8() > ERROR_BYTES_MAX {
+            break;
+        }
+        safe.push(letter);
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_retried_exactly_where_the_protocol_says_so() {
+        let retried = [
+            Code::Cancelled,
+            Code::DeadlineExceeded,
+            Code::Aborted,
+            Code::OutOfRange,
+            Code::Unavailable,
+            Code::DataLoss,
+            Code::Unauthenticated,
+            Code::PermissionDenied,
+        ];
+        for code in (1..=16).map(Code::from_i32) {
+            let outcome = Attempt::failed(&Status::new(code, "no")).outcome;
+            let expected = if retried.contains(&code) { Outcome::Retry { after: None } } else { Outcome::Rejected };
+            assert_eq!(outcome, expected, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn an_overloaded_destination_is_asked_again_after_the_delay_it_names() {
+        let delay = Duration::from_millis(1500);
+        let status = Status::with_error_details(Code::ResourceExhausted, "slow down", ErrorDetails::with_retry_info(Some(delay)));
+        let attempt = Attempt::failed(&status);
+        assert_eq!(attempt.outcome, Outcome::Retry { after: Some(delay) });
+        assert_eq!(attempt.condition, Condition::RateLimited);
+    }
+
+    #[test]
+    fn a_peers_text_is_bounded_and_cannot_move_the_cursor() {
+        let attempt = Attempt::failed(&Status::invalid_argument(format!("\u{1b}[2J{}", "ä".repeat(300))));
+        assert!(attempt.error.len() <= ERROR_BYTES_MAX && !attempt.error.contains('\u{1b}'));
+    }
+}

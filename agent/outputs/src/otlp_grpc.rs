@@ -1,0 +1,129 @@
+//! The OTLP/gRPC client of one destination.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use tonic::client::Grpc;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::{Request, Status};
+use vocabulary::Signal;
+
+use crate::attempt::{Attempt, Condition};
+use crate::raw::Raw;
+
+/// Longest time one call may take, from the first byte sent to the answer.
+const CALL_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest time a connection may take to be made.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// A dead peer is noticed after interval plus timeout, even behind a load balancer that drops packets.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// An export response holds two numbers and a message; more is not read.
+const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// Frames of 64 KiB instead of 16: fewer headers per record.
+const FRAME_BYTES: u32 = 64 * 1024;
+
+/// An endpoint that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// It is no URL of the right form.
+    #[error("endpoint `{endpoint}` cannot be used: write http://host:port or https://host:port")]
+    Form {
+        /// As configured.
+        endpoint: String,
+    },
+    /// TLS could not be set up.
+    #[error("TLS for endpoint `{endpoint}` cannot be set up: does the system have a certificate store?")]
+    Tls {
+        /// As configured.
+        endpoint: String,
+        /// What the transport said.
+        source: tonic::transport::Error,
+    },
+}
+
+/// A client that connects when it is first used and again whenever the connection is lost.
+#[derive(Clone, Debug)]
+pub struct OtlpGrpc {
+    channel: Channel,
+}
+
+impl OtlpGrpc {
+    /// Reads the endpoint; connects later. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// When the endpoint is not of the form `http://host:port` or `https://host:port`, or TLS cannot be set up.
+    pub fn new(endpoint: &str) -> Result<Self, EndpointError> {
+        let is_tls = Self::check(endpoint)?;
+        let form = |_| EndpointError::Form { endpoint: endpoint.to_owned() };
+        let built = Endpoint::from_shared(endpoint.to_owned())
+            .map_err(form)?
+            .connect_timeout(CONNECT_TIME_MAX)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .tcp_nodelay(true)
+            .max_frame_size(FRAME_BYTES);
+        let tls = ClientTlsConfig::new().with_native_roots();
+        let built = if is_tls {
+            built.tls_config(tls).map_err(|source| EndpointError::Tls { endpoint: endpoint.to_owned(), source })?
+        } else {
+            built
+        };
+        Ok(Self { channel: built.connect_lazy() })
+    }
+
+    /// Whether an endpoint has the right form; true when it asks for TLS.
+    ///
+    /// # Errors
+    /// When it is not of the form `http://host:port` or `https://host:port`.
+    pub fn check(endpoint: &str) -> Result<bool, EndpointError> {
+        let uri = endpoint.parse::<http::Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+        match uri.as_ref().and_then(http::Uri::scheme_str) {
+            Some("http") => Ok(false),
+            Some("https") => Ok(true),
+            _ => Err(EndpointError::Form { endpoint: endpoint.to_owned() }),
+        }
+    }
+
+    /// Sends one record.
+    pub(crate) async fn send(&self, signal: Signal, body: Bytes) -> Attempt {
+        match tokio::time::timeout(CALL_TIME_MAX, self.call(signal, body)).await {
+            Ok(Ok(response)) => read_response(&response),
+            Ok(Err(status)) => Attempt::failed(&status),
+            Err(_) => Attempt::timed_out(CALL_TIME_MAX),
+        }
+    }
+
+    async fn call(&self, signal: Signal, body: Bytes) -> Result<Bytes, Status> {
+        let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(RESPONSE_BYTES_MAX);
+        client.ready().await.map_err(|cause| Status::from_error(Box::new(cause)))?;
+        let response = client.unary(Request::new(body), path(signal), Raw).await?;
+        Ok(response.into_inner())
+    }
+}
+
+fn path(signal: Signal) -> PathAndQuery {
+    PathAndQuery::from_static(match signal {
+        Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        Signal::Profiles => "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export",
+    })
+}
+
+/// A success may still reject items. A message without rejected items is a warning, which the protocol allows; a response that
+/// cannot be read came with an OK status, so sending again would only duplicate.
+fn read_response(response: &[u8]) -> Attempt {
+    match otlp::response::read_partial_success(response) {
+        Ok(partial) if partial.rejected > 0 => Attempt::partial(partial.rejected, &partial.message),
+        Ok(_) | Err(_) => Attempt::delivered(),
+    }
+}
+
+impl Attempt {
+    /// The record could not be handed over within this process.
+    pub(crate) fn unwritable(cause: &std::io::Error) -> Self {
+        Self::retry(Condition::ConnectionFailed, &cause.to_string())
+    }
+}

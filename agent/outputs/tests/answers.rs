@@ -1,0 +1,74 @@
+//! What an attempt says about a record and about its destination, against a real server and against none.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse};
+use outputs::{Attempt, Condition, OtlpGrpc, Output};
+use pipeline::Outcome;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+use vocabulary::{Class, ClassCounts, Signal};
+
+/// Answers every request alike.
+struct Always(Result<ExportTraceServiceResponse, Status>);
+
+#[tonic::async_trait]
+impl TraceService for Always {
+    async fn export(&self, _: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.0.clone().map(Response::new)
+    }
+}
+
+async fn attempt_at(endpoint: &str) -> Attempt {
+    let output = Output::OtlpGrpc(OtlpGrpc::new(endpoint).expect("the form is right"));
+    output.send(Signal::Traces, ClassCounts::of(Class::Normal, 1), Bytes::new()).await
+}
+
+async fn attempt(answer: Result<ExportTraceServiceResponse, Status>) -> Attempt {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address: SocketAddr = listener.local_addr().expect("it is bound");
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    tokio::spawn(Server::builder().add_service(TraceServiceServer::new(Always(answer))).serve_with_incoming(incoming));
+    attempt_at(&format!("http://{address}")).await
+}
+
+#[tokio::test]
+async fn a_success_is_delivered() {
+    let seen = attempt(Ok(ExportTraceServiceResponse::default())).await;
+    assert_eq!((seen.outcome, seen.condition), (Outcome::Delivered, Condition::Reachable));
+}
+
+#[tokio::test]
+async fn a_partial_success_says_how_many_were_rejected() {
+    let partial = ExportTracePartialSuccess { rejected_spans: 3, error_message: "too old".into() };
+    let seen = attempt(Ok(ExportTraceServiceResponse { partial_success: Some(partial) })).await;
+    assert_eq!((seen.outcome, seen.condition), (Outcome::Partial { rejected: 3 }, Condition::PartialRejects));
+    assert_eq!(seen.error, "too old");
+}
+
+#[tokio::test]
+async fn a_destination_that_does_not_know_us_keeps_the_record_waiting() {
+    let seen = attempt(Err(Status::unauthenticated("who are you"))).await;
+    assert_eq!((seen.outcome, seen.condition), (Outcome::Retry { after: None }, Condition::AuthenticationFailed));
+}
+
+#[tokio::test]
+async fn a_permanent_refusal_is_not_repeated() {
+    let seen = attempt(Err(Status::invalid_argument("no"))).await;
+    assert_eq!(seen.outcome, Outcome::Rejected);
+}
+
+#[tokio::test]
+async fn a_closed_port_and_an_unknown_name_are_told_apart() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    drop(listener);
+    let seen = attempt_at(&format!("http://{address}")).await;
+    assert_eq!((seen.outcome, seen.condition), (Outcome::Retry { after: None }, Condition::ConnectionFailed));
+    assert!(!seen.error.is_empty());
+    let seen = attempt_at("http://backend.invalid:4317").await;
+    assert_eq!((seen.outcome, seen.condition), (Outcome::Retry { after: None }, Condition::NameResolutionFailed), "{}", seen.error);
+}

@@ -1,0 +1,224 @@
+//! What the shells have seen and the engine cannot know: sources, destinations, the disk, what keeps the agent from being ready.
+//! Written by the parts, read by the admin endpoint and by reports.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use outputs::{Attempt, Condition};
+use pipeline::DestinationIndex;
+
+use crate::engine::{Engine, unix_ms};
+
+/// Longest reason kept of a source: what a report carries.
+const REASON_BYTES_MAX: usize = 200;
+
+/// The board.
+pub(crate) struct Board {
+    /// Why the agent is not ready, by part.
+    blockers: Mutex<BTreeMap<&'static str, String>>,
+    sources: Mutex<BTreeMap<String, Source>>,
+    destinations: Vec<Mutex<Destination>>,
+    config_error: Mutex<Option<String>>,
+    /// The process was told to end.
+    pub(crate) draining: AtomicBool,
+    /// The disk failed and is not used.
+    pub(crate) disk_failed: AtomicBool,
+    /// When the storage thread last came around, in milliseconds since the Unix epoch; 0 without one.
+    pub(crate) storage_beat: AtomicU64,
+    /// The engine, once the buffer is open.
+    started: OnceLock<Started>,
+}
+
+/// What exists from the moment the buffer is open.
+pub(crate) struct Started {
+    pub(crate) engine: Arc<Engine>,
+    /// Identity of the counters.
+    pub(crate) ledger_id: String,
+}
+
+/// Whether a source collects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SourceCondition {
+    On,
+    Degraded,
+    Off,
+}
+
+/// State of one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) condition: SourceCondition,
+    /// Why it is not on.
+    pub(crate) reason: String,
+}
+
+/// State of one destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) name: String,
+    pub(crate) condition: Condition,
+    pub(crate) last_error: String,
+    pub(crate) consecutive_failures: u64,
+    /// Milliseconds since the Unix epoch; 0 if never.
+    pub(crate) last_success_unix_ms: u64,
+}
+
+impl Board {
+    pub(crate) fn new(destinations: impl Iterator<Item = String>) -> Self {
+        let unseen = |name| Destination {
+            name,
+            condition: Condition::Reachable,
+            last_error: String::new(),
+            consecutive_failures: 0,
+            last_success_unix_ms: 0,
+        };
+        Self {
+            blockers: Mutex::default(),
+            sources: Mutex::default(),
+            destinations: destinations.map(|name| Mutex::new(unseen(name))).collect(),
+            config_error: Mutex::default(),
+            draining: AtomicBool::new(false),
+            disk_failed: AtomicBool::new(false),
+            storage_beat: AtomicU64::new(0),
+            started: OnceLock::new(),
+        }
+    }
+
+    /// The buffer is open. The first call counts.
+    pub(crate) fn start(&self, engine: Arc<Engine>, ledger_id: String) {
+        self.started.get_or_init(|| Started { engine, ledger_id });
+    }
+
+    pub(crate) fn started(&self) -> Option<&Started> {
+        self.started.get()
+    }
+
+    /// Something keeps the agent from being ready. Logged when it begins or changes.
+    pub(crate) fn block(&self, part: &'static str, why: String) {
+        let mut blockers = lock(&self.blockers);
+        if blockers.get(part) != Some(&why) {
+            tracing::error!(part, why, "not ready; tried again");
+            blockers.insert(part, why);
+        }
+    }
+
+    /// A part that will block readiness until it has come up, before anything went wrong.
+    pub(crate) fn expect(&self, part: &'static str) {
+        lock(&self.blockers).insert(part, "starting".into());
+    }
+
+    pub(crate) fn unblock(&self, part: &'static str) {
+        lock(&self.blockers).remove(part);
+    }
+
+    /// Why the agent is not ready; empty if it is.
+    pub(crate) fn blockers(&self) -> BTreeMap<&'static str, String> {
+        let mut blockers = lock(&self.blockers).clone();
+        if self.draining.load(Ordering::Relaxed) {
+            blockers.insert("shutdown", "draining".into());
+        }
+        blockers
+    }
+
+    /// Notes a source's state. Logged when it changes.
+    pub(crate) fn set_source(&self, name: &str, condition: SourceCondition, reason: &str) {
+        let reason: String = reason.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        let source = Source { condition, reason: bounded(&reason, REASON_BYTES_MAX).to_owned() };
+        let before = lock(&self.sources).insert(name.to_owned(), source.clone());
+        if before.as_ref() == Some(&source) {
+            return;
+        }
+        match source.condition {
+            SourceCondition::On => tracing::info!(source = name, "collecting"),
+            SourceCondition::Degraded | SourceCondition::Off => {
+                tracing::warn!(source = name, condition = ?source.condition, reason = source.reason, "not collecting everything");
+            }
+        }
+    }
+
+    pub(crate) fn sources(&self) -> BTreeMap<String, Source> {
+        lock(&self.sources).clone()
+    }
+
+    /// Notes what an attempt showed of its destination. Logged when the condition changes.
+    pub(crate) fn saw_attempt(&self, destination: DestinationIndex, attempt: &Attempt) {
+        let Some(state) = self.destinations.get(usize::from(destination.0)) else { return };
+        let mut state = lock(state);
+        let before = state.condition;
+        state.condition = attempt.condition;
+        match attempt.condition {
+            Condition::Reachable | Condition::PartialRejects => {
+                state.consecutive_failures = 0;
+                state.last_success_unix_ms = unix_ms();
+            }
+            _ => state.consecutive_failures += 1,
+        }
+        if !attempt.error.is_empty() {
+            state.last_error.clone_from(&attempt.error);
+        }
+        if before == attempt.condition {
+            return;
+        }
+        let name = state.name.as_str();
+        match attempt.condition {
+            Condition::Reachable => tracing::info!(destination = name, "the destination takes records again"),
+            condition => {
+                tracing::warn!(destination = name, ?condition, error = attempt.error, "the destination does not take every record")
+            }
+        }
+    }
+
+    pub(crate) fn destinations(&self) -> Vec<Destination> {
+        self.destinations.iter().map(|state| lock(state).clone()).collect()
+    }
+
+    /// Notes whether the document on disk could be used. Logged when it changes.
+    pub(crate) fn set_config_error(&self, error: Option<String>) {
+        let mut current = lock(&self.config_error);
+        if *current != error {
+            match &error {
+                Some(error) => tracing::error!(error, "the changed configuration is refused; the last good one goes on"),
+                None => tracing::info!("the configuration on disk is good again"),
+            }
+            *current = error;
+        }
+    }
+
+    pub(crate) fn config_error(&self) -> Option<String> {
+        lock(&self.config_error).clone()
+    }
+}
+
+/// The longest start of `text` of at most `bytes_max` bytes that ends between characters.
+pub(crate) fn bounded(text: &str, bytes_max: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes_max)).unwrap_or(text)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_ready_when_nothing_blocks_it_and_not_while_it_drains() {
+        let board = Board::new(std::iter::empty());
+        board.expect("buffer");
+        board.block("otlp", "the port is taken".into());
+        assert_eq!(board.blockers().len(), 2);
+        board.unblock("buffer");
+        board.unblock("otlp");
+        assert!(board.blockers().is_empty());
+        board.draining.store(true, Ordering::Relaxed);
+        assert_eq!(board.blockers().get("shutdown").map(String::as_str), Some("draining"));
+    }
+
+    #[test]
+    fn a_bounded_text_ends_between_characters() {
+        assert_eq!(bounded("aä", 2), "a");
+        assert_eq!(bounded("ab", 9), "ab");
+    }
+}

@@ -1,0 +1,97 @@
+//! One task per destination: it asks the engine for records, keeps as many on their way as the engine gives out, and reports
+//! what became of each. A slow or dead destination holds back nobody but itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt};
+use outputs::{Attempt, Output};
+use pipeline::{DestinationIndex, Outcome, RecordId, Send};
+use spool::{ReadError, Reader};
+
+use crate::board::Board;
+use crate::engine::Engine;
+
+/// Shortest wait between two looks at the engine when only time has passed: its timers are no finer than this.
+const TICK_MIN: Duration = Duration::from_millis(2);
+
+/// Everything the task of one destination needs.
+pub(crate) struct Dispatch {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) destination: DestinationIndex,
+    pub(crate) output: Output,
+    /// Reads what memory no longer holds; none without a disk.
+    pub(crate) reader: Option<Reader>,
+}
+
+/// What one record's attempt led to. An unreadable record says nothing about the destination.
+struct Landed {
+    id: RecordId,
+    outcome: Outcome,
+    seen: Option<Attempt>,
+}
+
+impl Dispatch {
+    /// Sends until it is dropped.
+    pub(crate) async fn run(self) {
+        let mut flights = FuturesUnordered::new();
+        loop {
+            let (sends, timeout) = self.engine.with(|pipeline, now| {
+                let mut sends = Vec::new();
+                while let Some(send) = pipeline.poll_send(now, self.destination) {
+                    sends.push(send);
+                }
+                (sends, pipeline.poll_timeout().map(|at| at.max(now + TICK_MIN)))
+            });
+            flights.extend(sends.into_iter().map(|send| self.fly(send)));
+            tokio::select! {
+                Some(landed) = flights.next(), if !flights.is_empty() => self.report(landed),
+                () = self.engine.sendable(self.destination) => {}
+                () = wait_until(timeout.map(|at| self.engine.instant(at))) => {}
+            }
+        }
+    }
+
+    async fn fly(&self, send: Send) -> Landed {
+        let Send { id, signal, counts, body, .. } = send;
+        let body = match body {
+            Some(body) => body,
+            None => match self.read(id).await {
+                Ok(body) => body,
+                Err(outcome) => return Landed { id, outcome, seen: None },
+            },
+        };
+        let attempt = self.output.send(signal, counts, body).await;
+        Landed { id, outcome: attempt.outcome, seen: Some(attempt) }
+    }
+
+    /// Reads a record back. Damage is final; a disk that does not answer is asked again.
+    async fn read(&self, id: RecordId) -> Result<Bytes, Outcome> {
+        let Some(reader) = self.reader.clone() else { return Err(Outcome::Unreadable) };
+        match tokio::task::spawn_blocking(move || reader.read(id)).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(cause @ (ReadError::NotFound { .. } | ReadError::Corrupt { .. }))) => {
+                tracing::error!(error = %cause, "a stored record is lost; it is counted as Corrupt");
+                Err(Outcome::Unreadable)
+            }
+            Ok(Err(_)) | Err(_) => Err(Outcome::Retry { after: None }),
+        }
+    }
+
+    fn report(&self, landed: Landed) {
+        self.engine.with(|pipeline, now| pipeline.handle_outcome(now, self.destination, landed.id, landed.outcome));
+        self.engine.wake_settled();
+        if let Some(attempt) = landed.seen {
+            self.board.saw_attempt(self.destination, &attempt);
+        }
+    }
+}
+
+async fn wait_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,95 @@
+//! The pure pipeline behind one lock. What happens under the lock is arithmetic: no file, no socket, no await.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pipeline::{DestinationIndex, Pipeline};
+use tokio::sync::{Notify, mpsc};
+
+use crate::snapshot::Snapshot;
+use crate::storage::Job;
+
+/// The engine and what wakes those who wait for it.
+pub(crate) struct Engine {
+    started: Instant,
+    pipeline: Mutex<Pipeline>,
+    /// One per destination: there may be something to send.
+    sendable: Vec<Notify>,
+    /// Something settled: a phase may have ended.
+    settled: Notify,
+    /// To the storage thread; none in mode `Memory`.
+    storage: Option<mpsc::Sender<Job>>,
+}
+
+impl Engine {
+    pub(crate) fn new(pipeline: Pipeline, destinations: usize, storage: Option<mpsc::Sender<Job>>) -> Self {
+        Self {
+            started: Instant::now(),
+            pipeline: Mutex::new(pipeline),
+            sendable: (0..destinations).map(|_| Notify::new()).collect(),
+            settled: Notify::new(),
+            storage,
+        }
+    }
+
+    /// Runs `act` under the lock with the engine's time. A panic under an earlier lock does not end the service: the pipeline's own
+    /// check shows whether its books still hold.
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Pipeline, Duration) -> R) -> R {
+        act(&mut self.lock(), self.started.elapsed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pipeline> {
+        self.pipeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the engine's time `at` is on the runtime's clock.
+    pub(crate) fn instant(&self, at: Duration) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.started + at)
+    }
+
+    /// There is something new to send.
+    pub(crate) fn wake_senders(&self) {
+        for sendable in &self.sendable {
+            sendable.notify_one();
+        }
+    }
+
+    /// Resolves when a destination may have something to send; never for one that does not exist.
+    pub(crate) async fn sendable(&self, destination: DestinationIndex) {
+        match self.sendable.get(usize::from(destination.0)) {
+            Some(notify) => notify.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Something settled.
+    pub(crate) fn wake_settled(&self) {
+        self.settled.notify_one();
+    }
+
+    /// Resolves when something settled since the last call.
+    pub(crate) async fn settled(&self) {
+        self.settled.notified().await;
+    }
+
+    /// The way to the storage thread.
+    pub(crate) fn storage(&self) -> Option<&mpsc::Sender<Job>> {
+        self.storage.as_ref()
+    }
+
+    /// What a reader may see, copied under one lock.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let pipeline = self.lock();
+        Snapshot {
+            books: pipeline.published().clone(),
+            gauges: pipeline.gauges(),
+            broken: pipeline.check().err().map(|broken| format!("{}: {} is not {}", broken.identity, broken.left, broken.right)),
+        }
+    }
+}
+
+/// Wall clock, in milliseconds since the Unix epoch.
+pub(crate) fn unix_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

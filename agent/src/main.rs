@@ -1,0 +1,52 @@
+//! `forebay-agent`: one process that takes in OTLP and kernel events, holds them in bounded memory and on disk, delivers them by
+//! priority and accounts for every item.
+//!
+//! ```text
+//!   inputs ──▶ Engine (the pure pipeline behind one lock, never held across I/O) ──▶ dispatch, one task per destination ──▶ outputs
+//!   kernel thread ─┘        │ appends, group commit, checkpoints                          ▲
+//!                           └──▶ storage thread (the spool) ──── reads of what is on disk ┘
+//!   board: what the shells saw (sources, destinations, blockers) ─▶ admin endpoint, metrics, ledger page, fleet reports
+//! ```
+//!
+//! What ends the process is a signal; what fails is shown on the board, tried again, and logged once.
+
+mod admin;
+mod args;
+mod board;
+mod buffer;
+mod check;
+mod config_watch;
+mod dispatch;
+mod drain;
+mod engine;
+mod fleet;
+mod intake;
+mod kernel;
+mod ledger_page;
+mod logging;
+mod metrics;
+mod pods;
+mod report;
+mod run;
+mod settings;
+mod snapshot;
+mod storage;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    let result = match &args.command {
+        args::Command::Check { file } => check::check(file),
+        args::Command::Run { config } => run::start(config.as_deref()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("forebay-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The process from start to end: what is built in which order, and what is stopped in which.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use crds::agent::OtlpSource;
+use enrich::Index;
+use inputs::{Listener, Room};
+use otlp::{Limits, Rules};
+use pipeline::{DestinationIndex, Pipeline};
+use spool::{Reader, Spool};
+use tokio::runtime::{Builder, Handle};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::board::{Board, SourceCondition, Started};
+use crate::dispatch::Dispatch;
+use crate::drain::{Drain, finish_storage};
+use crate::engine::Engine;
+use crate::fleet::FleetClient;
+use crate::kernel::Kernel;
+use crate::ledger_page::LedgerPage;
+use crate::report::Reporter;
+use crate::settings::Settings;
+use crate::storage::{QUEUE_MAX, Storage, chain};
+use crate::{admin, buffer, check, config_watch, intake, logging, pods};
+
+/// Pause between two tries to get the OTLP port.
+const BIND_EVERY: Duration = Duration::from_secs(2);
+/// Longest wait for the farewell to the operator: what the fleet client allows itself, and a little.
+const FLEET_TIME_MAX: Duration = Duration::from_secs(3);
+/// Threads for disk reads and name lookups: more would only queue in the disk.
+const BLOCKING_THREADS_MAX: usize = 64;
+/// Name of the OTLP source on the board.
+const OTLP: &str = "otlp";
+
+/// What the environment says about the place the agent runs in; the operator sets it from the downward API.
+struct Place {
+    pod: String,
+    pod_uid: String,
+    namespace: String,
+    node: Option<String>,
+    config_hash: String,
+}
+
+/// The two signals that end a process; each further one hurries.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Reads the configuration, runs, and returns after a graceful or forced end.
+pub(crate) fn start(file: Option<&Path>) -> anyhow::Result<()> {
+    let settings = match file {
+        Some(file) => check::read(file)?,
+        None => Settings::for_a_person()?,
+    };
+    logging::install();
+    // Several TLS users in one process: name the provider once, or each would have to.
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| anyhow::anyhow!("a TLS provider was installed before"))?;
+    let mut builder = Builder::new_multi_thread();
+    builder.enable_all().max_blocking_threads(BLOCKING_THREADS_MAX);
+    if settings.document.workers > 0 {
+        builder.worker_threads(usize::try_from(settings.document.workers)?);
+    }
+    let runtime = builder.build().context("cannot start the runtime")?;
+    let result = runtime.block_on(run(settings, file));
+    // A disk read or name lookup that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn run(settings: Settings, file: Option<&Path>) -> anyhow::Result<()> {
+    let mut signals = Signals::install().context("cannot listen for signals")?;
+    let place = Place::from_environment();
+    let board = Arc::new(Board::new(settings.pipeline.destinations.iter().map(|destination| destination.name.clone())));
+    let mut services = JoinSet::new();
+    services.spawn(admin::serve(settings.document.admin_listen.clone(), board.clone()));
+    if let Some(file) = file {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        services.spawn(config_watch::watch(file.to_owned(), text, board.clone()));
+    }
+    let opened = tokio::select! {
+        opened = open_buffer(&settings, &place, &board) => opened,
+        () = signals.next() => {
+            tracing::info!("told to end before the buffer was open");
+            return Ok(());
+        }
+    };
+    let agent = Agent::build(&settings, board, opened)?;
+    agent.run_until_told(&settings, &place, signals).await;
+    Ok(())
+}
+
+/// The pipeline as the disk knew it, and the disk.
+struct Opened {
+    pipeline: Pipeline,
+    spool: Option<Spool>,
+    ledger_id: String,
+}
+
+async fn open_buffer(settings: &Settings, place: &Place, board: &Arc<Board>) -> Opened {
+    let Some(disk) = &settings.document.buffer.disk else {
+        let ledger_id = format!("{:032x}", rand::random::<u128>());
+        return Opened { pipeline: Pipeline::new(settings.pipeline.clone(), None), spool: None, ledger_id };
+    };
+    let identity = settings.document.pipeline.as_ref().map_or_else(|| "local".to_owned(), |pipeline| pipeline.uid.clone());
+    let (spool, recovery) = buffer::open(disk, identity, place.host(), board).await;
+    tracing::info!(records = recovery.recovered.stored.len(), path = disk.path, "the buffer is open");
+    let ledger_id = spool.buffer_id();
+    Opened { pipeline: Pipeline::new(settings.pipeline.clone(), Some(recovery.recovered)), spool: Some(spool), ledger_id }
+}
+
+/// The running parts.
+struct Agent {
+    engine: Arc<Engine>,
+    board: Arc<Board>,
+    /// One per destination; they end when this is dropped.
+    dispatchers: JoinSet<()>,
+    storage: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Agent {
+    fn build(settings: &Settings, board: Arc<Board>, opened: Opened) -> anyhow::Result<Self> {
+        let Opened { pipeline, spool, ledger_id } = opened;
+        let reader = spool.as_ref().map(Spool::reader);
+        let (jobs, waiting) = mpsc::channel(QUEUE_MAX);
+        let engine = Arc::new(Engine::new(pipeline, settings.targets.len(), spool.is_some().then_some(jobs)));
+        let storage = match spool {
+            Some(spool) => {
+                let storage = Storage::new(spool, engine.clone(), board.clone());
+                let runtime = Handle::current();
+                let thread = std::thread::Builder::new().name("storage".into()).spawn(move || storage.run(waiting, &runtime));
+                Some(thread.context("cannot start the storage thread")?)
+            }
+            None => None,
+        };
+        let dispatchers = dispatchers(settings, &engine, &board, reader.as_ref())?;
+        board.start(engine.clone(), ledger_id);
+        Ok(Self { engine, board, dispatchers, storage })
+    }
+
+    async fn run_until_told(self, settings: &Settings, place: &Place, mut signals: Signals) {
+        let document = &settings.document;
+        let (stop_inputs, stopped) = watch::channel(false);
+        let mut inputs = JoinSet::new();
+        let mut services = JoinSet::new();
+        if let Some(otlp) = document.sources.otlp.clone() {
+            self.board.expect(OTLP);
+            let room = Room::new(settings.receive_bytes());
+            inputs.spawn(serve_otlp(otlp, room, self.engine.clone(), self.board.clone(), stopped.clone()));
+        }
+        self.start_kernel(settings, place, &stopped, &mut inputs, &mut services);
+        let (stop_fleet, fleet) = self.start_fleet(settings, place);
+
+        signals.next().await;
+        tracing::info!(deadline_seconds = document.drain_seconds, "told to end: inputs stop, what is held is sent or kept on disk");
+        self.board.draining.store(true, Ordering::Relaxed);
+        let deadline = Duration::from_secs(document.drain_seconds.into());
+        let drain = Drain { engine: &self.engine, stop_inputs: &stop_inputs, inputs, deadline };
+        drain.run(async || signals.next().await).await;
+        self.end(stop_fleet, fleet).await;
+    }
+
+    /// The last checkpoint, the last report, the last line.
+    async fn end(mut self, stop_fleet: watch::Sender<bool>, fleet: Option<JoinHandle<()>>) {
+        self.dispatchers.shutdown().await;
+        if !finish_storage(&self.engine).await {
+            tracing::error!("the last checkpoint is not on disk: what was settled since the one before is sent again after the next start");
+        } else if self.storage.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the storage thread ended by a panic");
+        }
+        stop_fleet.send_replace(true);
+        if let Some(fleet) = fleet
+            && tokio::time::timeout(FLEET_TIME_MAX, fleet).await.is_err()
+        {
+            tracing::warn!("the last report did not leave in time");
+        }
+        if let Some(Started { engine, ledger_id }) = self.board.started() {
+            let snapshot = engine.snapshot();
+            let ledger = serde_json::to_string(&LedgerPage::of(ledger_id, &snapshot)).unwrap_or_default();
+            tracing::info!(ledger, "ended");
+        }
+    }
+
+    fn start_kernel(
+        &self,
+        settings: &Settings,
+        place: &Place,
+        stopped: &watch::Receiver<bool>,
+        inputs: &mut JoinSet<()>,
+        services: &mut JoinSet<()>,
+    ) {
+        let Some(config) = settings.document.sources.ebpf.clone() else { return };
+        let node = config.node_name.clone().or_else(|| place.node.clone());
+        let index = Arc::new(Mutex::new(Index::new(node.clone())));
+        let started = Instant::now();
+        let follows = node.filter(|_| pods::is_in_cluster());
+        let awaits_names = follows.is_some();
+        if let Some(node) = follows {
+            services.spawn(pods::follow(node, index.clone(), started));
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let (engine, board, runtime) = (self.engine.clone(), self.board.clone(), Handle::current());
+        let kernel = Kernel { config, engine, board, rules: Rules::default(), index, started, awaits_names, stop: stop.clone(), runtime };
+        let mut stopped = stopped.clone();
+        inputs.spawn(async move {
+            let thread = tokio::task::spawn_blocking(move || kernel.run());
+            let told = stopped.wait_for(|&stopped| stopped).await.is_ok();
+            stop.store(told, Ordering::Relaxed);
+            if thread.await.is_err() {
+                tracing::error!("the kernel source ended by a panic");
+            }
+        });
+    }
+
+    fn start_fleet(&self, settings: &Settings, place: &Place) -> (watch::Sender<bool>, Option<JoinHandle<()>>) {
+        let (stop, stopped) = watch::channel(false);
+        let client = settings.document.fleet.clone().map(|config| FleetClient {
+            config,
+            reporter: Reporter {
+                pipeline_uid: settings.document.pipeline.as_ref().map(|pipeline| pipeline.uid.clone()).unwrap_or_default(),
+                namespace: place.namespace.clone(),
+                pod: place.pod.clone(),
+                pod_uid: place.pod_uid.clone(),
+                node: place.node.clone().unwrap_or_default(),
+                config_hash: place.config_hash.clone(),
+            },
+            board: self.board.clone(),
+        });
+        (stop, client.map(|client| tokio::spawn(client.run(stopped))))
+    }
+}
+
+fn dispatchers(settings: &Settings, engine: &Arc<Engine>, board: &Arc<Board>, reader: Option<&Reader>) -> anyhow::Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
+    for (position, target) in (0_u8..).zip(&settings.targets) {
+        let output = target.open().context("a destination cannot be set up")?;
+        let destination = DestinationIndex(position);
+        let dispatch = Dispatch { engine: engine.clone(), board: board.clone(), destination, output, reader: reader.cloned() };
+        tasks.spawn(dispatch.run());
+    }
+    Ok(tasks)
+}
+
+/// Serves OTLP until told to stop. A taken port keeps the agent from being ready and is tried again.
+async fn serve_otlp(source: OtlpSource, room: Room, engine: Arc<Engine>, board: Arc<Board>, mut stopped: watch::Receiver<bool>) {
+    while !*stopped.borrow() {
+        let error = match Listener::bind(&source.grpc_listen).await {
+            Ok(listener) => {
+                tracing::info!(part = OTLP, address = %listener.address(), "listening");
+                board.unblock(OTLP);
+                board.set_source(OTLP, SourceCondition::On, "");
+                let settings = inputs::Settings {
+                    request_bytes_max: source.request_bytes_max,
+                    room: room.clone(),
+                    rules: Rules::default(),
+                    limits: Limits::default(),
+                };
+                let mut told = stopped.clone();
+                let stop = async move { told.wait_for(|&stopped| stopped).await.map_or((), drop) };
+                match listener.serve(intake::gate(&engine, Rules::default()), settings, stop).await {
+                    Ok(()) => return,
+                    Err(cause) => chain(&cause),
+                }
+            }
+            Err(cause) => chain(&cause),
+        };
+        board.set_source(OTLP, SourceCondition::Off, &error);
+        board.block(OTLP, error);
+        tokio::select! {
+            () = tokio::time::sleep(BIND_EVERY) => {}
+            _ = stopped.changed() => {}
+        }
+    }
+}
+
+impl Place {
+    fn from_environment() -> Self {
+        let read = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            pod: read("FOREBAY_POD_NAME").unwrap_or_default(),
+            pod_uid: read("FOREBAY_POD_UID").unwrap_or_default(),
+            namespace: read("FOREBAY_POD_NAMESPACE").unwrap_or_default(),
+            node: read("FOREBAY_NODE_NAME"),
+            config_hash: read("FOREBAY_CONFIG_HASH").unwrap_or_default(),
+        }
+    }
+
+    /// What a locked buffer shows as its owner.
+    fn host(&self) -> String {
+        self.node.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
+    }
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

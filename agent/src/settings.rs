@@ -1,0 +1,236 @@
+//! From the configuration document to what the parts are built from. Every way in which a document can be wrong ends here, so
+//! that building the parts cannot fail for it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crds::agent::{AgentConfig, Buffer, BufferMode, ClassConfig, DiskBuffer, OtlpSource, Sources};
+use outputs::{EndpointError, OtlpGrpc, Output, Terminal};
+use pipeline::{ClassPolicy, Config, DestinationConfig, MemoryLimits, RetryPolicy};
+use vocabulary::Class;
+
+/// Most destinations of one agent: what its books have room for.
+const DESTINATIONS_MAX: usize = 16;
+/// Name of the destination that prints.
+const TERMINAL: &str = "terminal";
+
+/// Everything the process is built from.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The document itself, for the parts that need no more than it says.
+    pub(crate) document: AgentConfig,
+    /// What the engine obeys.
+    pub(crate) pipeline: Config,
+    /// Where each of its destinations goes, in the same order.
+    pub(crate) targets: Vec<Target>,
+}
+
+/// Where a destination goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// An OTLP/gRPC endpoint.
+    OtlpGrpc(String),
+    /// Standard output.
+    Terminal,
+}
+
+/// What is wrong with a document that could be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvalidSettings {
+    #[error("buffer.{0} is 0: nothing could be held; set what memory allows, e.g. 67108864 bytes and 500000 items")]
+    EmptyMemory(&'static str),
+    #[error("buffer.mode {0:?} needs buffer.disk with path, bytes and segmentBytes; without a disk use mode Memory")]
+    DiskMissing(BufferMode),
+    #[error("buffer.disk is set, but buffer.mode is Memory, which uses no disk: choose Spill or Mirror, or remove buffer.disk")]
+    DiskUnused,
+    #[error(
+        "buffer.disk.segmentBytes {segment} must be at least 1 and at most half of buffer.disk.bytes {bytes}, or nothing could ever be deleted"
+    )]
+    Segment { segment: u64, bytes: u64 },
+    #[error("softPercent {0} is outside 1 to 100")]
+    SoftPercent(u32),
+    #[error("class {class}: weight {weight} is outside 1 to 100")]
+    Weight { class: Class, weight: u32 },
+    #[error("class {0} is listed twice in classes")]
+    ClassTwice(Class),
+    #[error(
+        "reservedPercent of all classes together is {0}, but memory has only 100 percent (a class that is not listed keeps its default)"
+    )]
+    Reserved(u32),
+    #[error("{0} destinations are configured, but at most {DESTINATIONS_MAX} are possible")]
+    TooManyDestinations(usize),
+    #[error("destinations is empty: a pipeline of a cluster needs one, because nobody reads an agent's terminal there")]
+    NoDestination,
+    #[error("two destinations are named `{0}`: the name keys a destination's books, so each needs its own")]
+    DestinationTwice(String),
+    #[error("destination `{0}`: inFlight is 0, so nothing would ever be sent; use at least 1")]
+    NoFlight(String),
+    #[error("destination `{name}`")]
+    Endpoint { name: String, source: EndpointError },
+}
+
+impl Settings {
+    /// Checks a document and fills in what it leaves open.
+    pub(crate) fn resolve(document: AgentConfig) -> Result<Self, InvalidSettings> {
+        check_buffer(&document.buffer)?;
+        if !(1..=100).contains(&document.soft_percent) {
+            return Err(InvalidSettings::SoftPercent(document.soft_percent));
+        }
+        let classes = class_policies(&document)?;
+        let (destinations, targets) = destinations(&document)?;
+        let buffer = &document.buffer;
+        let pipeline = Config {
+            mode: match buffer.mode {
+                BufferMode::Memory => pipeline::BufferMode::Memory,
+                BufferMode::Spill => pipeline::BufferMode::Spill,
+                BufferMode::Mirror => pipeline::BufferMode::Mirror,
+            },
+            memory: MemoryLimits { bytes: buffer.memory_bytes, items: buffer.memory_items },
+            disk_bytes: buffer.disk.as_ref().map_or(0, |disk| disk.bytes),
+            soft_percent: document.soft_percent,
+            classes,
+            destinations,
+        };
+        Ok(Self { document, pipeline, targets })
+    }
+
+    /// What runs without a document: enough to try it on one machine.
+    pub(crate) fn for_a_person() -> Result<Self, InvalidSettings> {
+        let text = "{buffer: {mode: Memory, memoryBytes: 1, memoryItems: 1}}";
+        let mut document = AgentConfig::from_yaml(text).unwrap_or_else(|_| unreachable!("the text above is a complete document"));
+        document.buffer = Buffer {
+            mode: BufferMode::Spill,
+            memory_bytes: 64 << 20,
+            memory_items: 500_000,
+            disk: Some(DiskBuffer { path: "./forebay-data".into(), bytes: 1 << 30, segment_bytes: 16 << 20 }),
+        };
+        document.sources =
+            Sources { otlp: Some(OtlpSource { grpc_listen: "127.0.0.1:4317".into(), request_bytes_max: 16 << 20 }), ebpf: None };
+        Self::resolve(document)
+    }
+
+    /// Bytes that requests may use before the engine has them: a third of its memory, but always room for one request.
+    pub(crate) fn receive_bytes(&self) -> u64 {
+        let request = self.document.sources.otlp.as_ref().map_or(0, |otlp| otlp.request_bytes_max);
+        (self.document.buffer.memory_bytes / 3).max(request.saturating_mul(2))
+    }
+}
+
+impl Target {
+    /// Builds the client. Must be called within a runtime.
+    pub(crate) fn open(&self) -> Result<Output, EndpointError> {
+        Ok(match self {
+            Self::OtlpGrpc(endpoint) => Output::OtlpGrpc(OtlpGrpc::new(endpoint)?),
+            Self::Terminal => Output::Terminal(Terminal),
+        })
+    }
+}
+
+fn check_buffer(buffer: &Buffer) -> Result<(), InvalidSettings> {
+    if buffer.memory_bytes == 0 {
+        return Err(InvalidSettings::EmptyMemory("memoryBytes"));
+    }
+    if buffer.memory_items == 0 {
+        return Err(InvalidSettings::EmptyMemory("memoryItems"));
+    }
+    match (&buffer.disk, buffer.mode) {
+        (None, BufferMode::Memory) => Ok(()),
+        (None, mode) => Err(InvalidSettings::DiskMissing(mode)),
+        (Some(_), BufferMode::Memory) => Err(InvalidSettings::DiskUnused),
+        (Some(disk), _) if disk.segment_bytes == 0 || disk.segment_bytes > disk.bytes / 2 => {
+            Err(InvalidSettings::Segment { segment: disk.segment_bytes, bytes: disk.bytes })
+        }
+        (Some(_), _) => Ok(()),
+    }
+}
+
+fn class_policies(document: &AgentConfig) -> Result<[ClassPolicy; Class::COUNT], InvalidSettings> {
+    let mut seen = HashSet::new();
+    for class in &document.classes {
+        if !seen.insert(class.class) {
+            return Err(InvalidSettings::ClassTwice(class.class));
+        }
+        if !(1..=100).contains(&class.weight) {
+            return Err(InvalidSettings::Weight { class: class.class, weight: class.weight });
+        }
+    }
+    let policies = Class::ALL.map(|class| {
+        let listed = document.classes.iter().find(|listed| listed.class == class).copied();
+        let ClassConfig { weight, reserved_percent, .. } = listed.unwrap_or(ClassConfig::default_of(class));
+        ClassPolicy { weight, reserved_percent }
+    });
+    let reserved = policies.iter().fold(0_u32, |sum, policy| sum.saturating_add(policy.reserved_percent));
+    if reserved > 100 { Err(InvalidSettings::Reserved(reserved)) } else { Ok(policies) }
+}
+
+fn destinations(document: &AgentConfig) -> Result<(Vec<DestinationConfig>, Vec<Target>), InvalidSettings> {
+    if document.destinations.is_empty() {
+        return if document.pipeline.is_some() { Err(InvalidSettings::NoDestination) } else { Ok(terminal()) };
+    }
+    if document.destinations.len() > DESTINATIONS_MAX {
+        return Err(InvalidSettings::TooManyDestinations(document.destinations.len()));
+    }
+    let mut seen = HashSet::new();
+    let mut built = (Vec::new(), Vec::new());
+    for destination in &document.destinations {
+        let name = destination.name.clone();
+        if !seen.insert(name.clone()) {
+            return Err(InvalidSettings::DestinationTwice(name));
+        }
+        if destination.in_flight == 0 {
+            return Err(InvalidSettings::NoFlight(name));
+        }
+        OtlpGrpc::check(&destination.endpoint).map_err(|source| InvalidSettings::Endpoint { name: name.clone(), source })?;
+        let retry = RetryPolicy {
+            initial: Duration::from_millis(destination.retry.initial_milliseconds.into()),
+            max: Duration::from_millis(destination.retry.max_milliseconds.into()),
+            deadline: destination.retry.deadline_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        };
+        let in_flight = usize::try_from(destination.in_flight).unwrap_or(usize::MAX);
+        built.0.push(DestinationConfig { name, signals: destination.signals.clone(), in_flight, retry });
+        built.1.push(Target::OtlpGrpc(destination.endpoint.clone()));
+    }
+    Ok(built)
+}
+
+fn terminal() -> (Vec<DestinationConfig>, Vec<Target>) {
+    let retry = RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(1), deadline: None };
+    let config = DestinationConfig { name: TERMINAL.into(), signals: Vec::new(), in_flight: 1, retry };
+    (vec![config], vec![Target::Terminal])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(text: &str) -> Result<Settings, String> {
+        let document = AgentConfig::from_yaml(text).expect("the document can be read");
+        Settings::resolve(document).map_err(|invalid| invalid.to_string())
+    }
+
+    #[test]
+    fn a_contradiction_is_refused_with_both_sides_named() {
+        let text = "buffer: {mode: Spill, memoryBytes: 1048576, memoryItems: 1000}";
+        assert!(resolve(text).expect_err("no disk").contains("buffer.mode Spill needs buffer.disk"));
+        let text = "buffer: {mode: Mirror, memoryBytes: 1, memoryItems: 1, disk: {path: x, bytes: 100, segmentBytes: 51}}";
+        let error = resolve(text).expect_err("one segment");
+        assert!(error.contains("51") && error.contains("100"), "{error}");
+        let text = "buffer: {mode: Memory, memoryBytes: 1, memoryItems: 1}\nclasses: [{class: Bulk, weight: 1, reservedPercent: 81}]";
+        assert!(resolve(text).expect_err("10 + 10 + 81").contains("101"));
+    }
+
+    #[test]
+    fn destinations_need_names_of_their_own_and_usable_endpoints() {
+        let start = "buffer: {mode: Memory, memoryBytes: 1, memoryItems: 1}\ndestinations:\n";
+        let twice = "- {name: a, endpoint: 'http://x:1', inFlight: 1}\n- {name: a, endpoint: 'http://y:1', inFlight: 1}";
+        assert!(resolve(&format!("{start}{twice}")).expect_err("twice").contains("`a`"));
+        let wrong = "- {name: a, endpoint: 'ftp://x', inFlight: 1}";
+        assert!(resolve(&format!("{start}{wrong}")).expect_err("no http").contains("destination `a`"));
+    }
+
+    #[test]
+    fn without_a_document_records_go_to_the_terminal_through_a_disk_buffer() {
+        let settings = Settings::for_a_person().expect("the defaults fit together");
+        assert_eq!((settings.pipeline.mode, settings.targets), (pipeline::BufferMode::Spill, vec![Target::Terminal]));
+    }
+}

@@ -1,0 +1,173 @@
+//! The agent as a process between a client and a destination: what is acknowledged arrives, what does not is counted.
+
+mod rig;
+
+use rig::{Agent, Sink, destination_sum, input, request};
+use tonic::Code;
+
+fn document(destination: std::net::SocketAddr, buffer: &str) -> String {
+    format!(
+        "adminListen: 127.0.0.1:0\ndrainSeconds: 10\nsources: {{otlp: {{grpcListen: '127.0.0.1:0'}}}}\nbuffer: {buffer}\ndestinations:\n\
+         - {{name: backend, endpoint: 'http://{destination}', inFlight: 4, retry: {{initialMilliseconds: 50, maxMilliseconds: 200}}}}\n"
+    )
+}
+
+fn disk(directory: &std::path::Path, mode: &str, memory_bytes: u64) -> String {
+    let path = directory.join("buffer");
+    let disk = format!("{{path: '{}', bytes: 67108864, segmentBytes: 1048576}}", path.display());
+    format!("{{mode: {mode}, memoryBytes: {memory_bytes}, memoryItems: 1000000, disk: {disk}}}")
+}
+
+const MEMORY: &str = "{mode: Memory, memoryBytes: 16777216, memoryItems: 1000000}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steady_flow_arrives_once_and_the_ledger_is_exact() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (sink, address) = Sink::start().await;
+    let agent = Agent::start(directory.path(), &document(address, MEMORY));
+    let mut client = agent.client().await.send_compressed(tonic::codec::CompressionEncoding::Zstd);
+    for batch in 0..20 {
+        client.export(request(&batch.to_string(), 49, 1, 20)).await.expect("there is room");
+    }
+    sink.await_distinct(1000).await;
+    let ledger = agent.await_ledger("delivery", |ledger| destination_sum(ledger, "/delivered") == 1000).await;
+    assert_eq!((input(&ledger, "Normal", "/received"), input(&ledger, "High", "/received")), (980, 20));
+    let (status, metrics) = agent.page("/metrics").await;
+    assert!(status.contains("200") && metrics.contains("forebay_delivered_items_total{destination=\"backend\""), "{metrics}");
+    assert!(agent.page("/readyz").await.0.contains("200") && agent.page("/healthz").await.0.contains("200"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_ridden_out_on_disk() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (sink, address) = Sink::start().await;
+    sink.close(true);
+    let agent = Agent::start(directory.path(), &document(address, &disk(directory.path(), "Spill", 262_144)));
+    let mut client = agent.client().await;
+    for batch in 0..40 {
+        let answer = client.export(request(&batch.to_string(), 50, 0, 400)).await.expect("the disk has room");
+        assert!(answer.into_inner().partial_success.is_none(), "nothing is shed while the disk has room");
+    }
+    agent.await_ledger("a backlog on disk", |ledger| destination_sum(ledger, "/held/onDisk") > 0).await;
+    sink.close(false);
+    sink.await_distinct(2000).await;
+    let ledger = agent.await_ledger("a drained backlog", |ledger| destination_sum(ledger, "/delivered") == 2000).await;
+    assert_eq!(input(&ledger, "Normal", "/received"), 2000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overload_sheds_ordinary_spans_and_keeps_errors() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (sink, address) = Sink::start().await;
+    sink.close(true);
+    let buffer = "{mode: Memory, memoryBytes: 1048576, memoryItems: 1000000}";
+    let agent = Agent::start(directory.path(), &document(address, buffer));
+    let mut client = agent.client().await;
+    let mut shed = 0;
+    for batch in 0..40 {
+        let answer = client.export(request(&batch.to_string(), 99, 1, 400)).await.expect("errors find room").into_inner();
+        shed += answer.partial_success.map_or(0, |partial| partial.rejected_spans);
+    }
+    assert!(shed > 0, "3.9 MiB do not fit into 1 MiB");
+    sink.close(false);
+    let ledger =
+        agent.await_ledger("delivery of what was kept", |ledger| destination_sum(ledger, "/delivered") == 4000 - shed as u64).await;
+    assert_eq!(input(&ledger, "Normal", "/dropped/SoftLimit"), shed as u64);
+    assert_eq!(sink.distinct_with("error-"), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_mirror_loses_nothing_it_acknowledged() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (sink, address) = Sink::start().await;
+    sink.close(true);
+    let document = document(address, &disk(directory.path(), "Mirror", 1_048_576));
+    let agent = Agent::start(directory.path(), &document);
+    let mut client = agent.client().await;
+    for batch in 0..20 {
+        client.export(request(&batch.to_string(), 50, 0, 100)).await.expect("the disk has room");
+    }
+    agent.signal("KILL");
+    assert!(!agent.ended().1);
+    sink.close(false);
+    let agent = Agent::start(directory.path(), &document);
+    sink.await_distinct(1000).await;
+    agent.await_ledger("the books of both lives", |ledger| destination_sum(ledger, "/delivered") == 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_delivers_what_is_held_and_ends_with_the_ledger() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (sink, address) = Sink::start().await;
+    sink.close(true);
+    let agent = Agent::start(directory.path(), &document(address, MEMORY));
+    let mut client = agent.client().await;
+    client.export(request("a", 100, 0, 10)).await.expect("there is room");
+    agent.signal("TERM");
+    sink.close(false);
+    let (ledger, is_clean) = agent.ended();
+    let ledger = ledger.expect("the last line holds the ledger");
+    assert!(is_clean && sink.distinct() == 100);
+    assert_eq!((destination_sum(&ledger, "/delivered"), &ledger["broken"]), (100, &serde_json::Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graceful_stop_leaves_the_backlog_on_disk_for_the_next_start() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (sink, address) = Sink::start().await;
+    sink.close(true);
+    let document = document(address, &disk(directory.path(), "Spill", 1_048_576)).replace("drainSeconds: 10", "drainSeconds: 2");
+    let agent = Agent::start(directory.path(), &document);
+    let mut client = agent.client().await;
+    client.export(request("a", 100, 0, 10)).await.expect("there is room");
+    agent.signal("TERM");
+    let (ledger, is_clean) = agent.ended();
+    assert!(is_clean);
+    let ledger = ledger.expect("the last line holds the ledger");
+    let held = ["/held/onDisk", "/held/waitingRetry"].map(|state| destination_sum(&ledger, state));
+    assert_eq!((held.iter().sum::<u64>(), &ledger["gauges"]["memoryBytes"]), (100, &serde_json::json!(0)));
+    sink.close(false);
+    let agent = Agent::start(directory.path(), &document);
+    agent.await_ledger("the backlog", |ledger| destination_sum(ledger, "/delivered") == 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_too_large_is_refused_for_good_and_counted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (_sink, address) = Sink::start().await;
+    let document = document(address, MEMORY).replace("'127.0.0.1:0'}", "'127.0.0.1:0', requestBytesMax: 65536}");
+    let agent = Agent::start(directory.path(), &document);
+    let mut client = agent.client().await;
+    let told = client.export(request("a", 1000, 0, 100)).await.expect_err("it is larger than 64 KiB");
+    assert_eq!(told.code(), Code::ResourceExhausted);
+    assert!(told.details().is_empty(), "sending it again would not help");
+    client.export(request("b", 1, 0, 1)).await.expect("others are not disturbed");
+    agent.await_ledger("the count", |ledger| ledger["requestsRefused"]["TooLarge"] == 1).await;
+}
+
+#[test]
+fn a_wrong_document_ends_with_one_line_that_names_the_place() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("agent.yaml");
+    std::fs::write(&file, "buffer: {mode: Memory, memoryBytes: 1, memoryItems: 1}\nsoftPercentage: 80\n").expect("it can be written");
+    for command in [&["check"][..], &["run", "--config"]] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_forebay-agent")).args(command).arg(&file).output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains("softPercentage") && text.contains("line 2"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buffer_in_use_keeps_the_second_agent_waiting_until_it_is_free() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (_sink, address) = Sink::start().await;
+    let document = document(address, &disk(directory.path(), "Spill", 1_048_576));
+    let first = Agent::start(directory.path(), &document);
+    let (path, text) = (directory.path().to_owned(), document.clone());
+    let second = std::thread::spawn(move || Agent::start(&path, &text));
+    first.await_ledger("a running agent", |_| true).await;
+    first.signal("TERM");
+    assert!(first.ended().1);
+    let second = second.join().expect("it starts once the buffer is free");
+    second.await_ledger("the second one's turn", |_| true).await;
+}
