@@ -1,0 +1,235 @@
+//! Everything CI runs, as suites in one order: each prints its time and the closing lines of its tests, and the end is one table.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::console::{self, seconds};
+use crate::places::Places;
+use crate::process::Echo;
+use crate::{cluster, demo, ebpf, preflight, release, tidy, tools};
+
+const CARGO_DENY: &str = "0.20.2";
+
+/// How a suite ended, if not with an error.
+enum Outcome {
+    Passed,
+    /// With what it could not cover, and why.
+    Partly(String),
+}
+
+/// A named part of the checks.
+struct Suite {
+    name: &'static str,
+    /// What a person does first when it fails.
+    next_step: &'static str,
+    run: fn(&Places) -> Result<Outcome>,
+}
+
+const SUITES: [Suite; 12] = [
+    Suite { name: "format", next_step: "cargo fmt --all", run: format },
+    Suite { name: "clippy", next_step: "cargo clippy --workspace --all-targets", run: clippy },
+    Suite { name: "tidy", next_step: "mend the lines above; the rules stand in docs/style.md", run: tidy },
+    Suite { name: "deny", next_step: "cargo tree -i CRATE shows who wants it; deny.toml holds the rules", run: deny },
+    Suite { name: "docs", next_step: "cargo doc --workspace --no-deps", run: docs },
+    Suite { name: "gen", next_step: "cargo xtask gen", run: generated },
+    Suite { name: "chart", next_step: "cargo xtask gen --bless-chart, and read the difference", run: chart },
+    Suite { name: "unit", next_step: "cargo test -p PACKAGE TEST", run: unit },
+    Suite { name: "kernel", next_step: "run the failing test as root; target/bpf/agent-ebpf is what it loads", run: kernel },
+    Suite { name: "standalone", next_step: "cargo xtask demo --standalone", run: standalone },
+    Suite { name: "crds", next_step: "cargo xtask cluster status", run: crds },
+    Suite { name: "e2e", next_step: "look into target/e2e-artifacts, then cargo xtask cluster status", run: end_to_end },
+];
+
+/// The names of all suites, in order.
+pub(crate) fn names() -> Vec<&'static str> {
+    SUITES.iter().map(|suite| suite.name).collect()
+}
+
+/// Runs all suites, or the named ones; says whether all passed.
+pub(crate) fn run(places: &Places, only: &[String]) -> Result<bool> {
+    if let Some(unknown) = only.iter().find(|name| !names().contains(&name.as_str())) {
+        bail!("there is no suite `{unknown}`; there are: {}", names().join(", "));
+    }
+    let mut table = Vec::new();
+    let started = Instant::now();
+    for suite in SUITES.iter().filter(|suite| only.is_empty() || only.iter().any(|name| name == suite.name)) {
+        console::line(&format!("\n── {} ──", suite.name));
+        let begun = Instant::now();
+        let outcome = (suite.run)(places);
+        table.push(row(suite, &outcome, begun.elapsed()));
+        if let Err(error) = &outcome {
+            console::line(&format!("{error:#}\n  next: {}", suite.next_step));
+        }
+    }
+    console::line(&format!(
+        "\n{}  {:<12}{:<10}{}",
+        table.iter().map(|(line, _)| format!("  {line}\n")).collect::<String>(),
+        "in all",
+        "",
+        seconds(started.elapsed())
+    ));
+    Ok(table.iter().all(|(_, passed)| *passed))
+}
+
+fn row(suite: &Suite, outcome: &Result<Outcome>, took: Duration) -> (String, bool) {
+    let (word, note, passed) = match outcome {
+        Ok(Outcome::Passed) => ("ok", String::new(), true),
+        Ok(Outcome::Partly(note)) => ("partly", format!("  {note}"), true),
+        Err(_) => ("FAILED", format!("  next: {}", suite.next_step), false),
+    };
+    (format!("{:<12}{word:<10}{:<14}{note}", suite.name, seconds(took)).trim_end().to_owned(), passed)
+}
+
+fn cargo_test(places: &Places, suite: &str, arguments: &[&str], echo: Echo, environment: &[(String, String)]) -> Result<()> {
+    places.cargo().args(["test"]).args(arguments).envs(environment).shown_ok(&places.log(suite), echo)
+}
+
+fn format(places: &Places) -> Result<Outcome> {
+    places.cargo().args(["fmt", "--all", "--check"]).logged(&places.log("format"))?;
+    Ok(Outcome::Passed)
+}
+
+fn clippy(places: &Places) -> Result<Outcome> {
+    places.cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).logged(&places.log("clippy"))?;
+    Ok(Outcome::Passed)
+}
+
+fn tidy(places: &Places) -> Result<Outcome> {
+    let violations = tidy::check(&places.checkout)?;
+    if violations.is_empty() {
+        return Ok(Outcome::Passed);
+    }
+    for violation in &violations {
+        console::line(&format!("  {violation}"));
+    }
+    bail!("{} violations of the house rules", violations.len())
+}
+
+fn deny(places: &Places) -> Result<Outcome> {
+    let folder = tools::cargo_tool(places, "cargo-deny", CARGO_DENY, &[], &[], "4 min", "checks licences, sources and banned crates")?;
+    let program = folder.join("cargo-deny").to_string_lossy().into_owned();
+    let log = places.log("deny");
+    places.run(&program).args(["--all-features", "check", "bans", "licenses", "sources"]).logged(&log)?;
+    if !places.run("timeout").args(["60", &program, "fetch", "db"]).succeeds() {
+        return Ok(Outcome::Partly("bans, licences and sources; the advisory database cannot be reached".to_owned()));
+    }
+    places.run(&program).args(["--all-features", "check", "advisories"]).logged(&log)?;
+    Ok(Outcome::Passed)
+}
+
+fn docs(places: &Places) -> Result<Outcome> {
+    places.cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").logged(&places.log("docs"))?;
+    Ok(Outcome::Passed)
+}
+
+fn generated(places: &Places) -> Result<Outcome> {
+    generate(places, true)?;
+    Ok(Outcome::Passed)
+}
+
+/// Runs the generators, or compares what they would write.
+pub(crate) fn generate(places: &Places, check: bool) -> Result<()> {
+    let arguments: &[&str] = if check { &["--", "--check"] } else { &[] };
+    places
+        .cargo()
+        .args(["run", "-q", "-p", "crds", "--features", "kube", "--bin", "gen"])
+        .args(arguments)
+        .shown_ok(&places.log("gen"), Echo::Everything)
+}
+
+fn chart(places: &Places) -> Result<Outcome> {
+    let rendered = render_chart(places)?;
+    places.run("helm").args(["lint", "--strict", "charts/forebay"]).logged(&places.log("chart"))?;
+    let golden = fs::read_to_string(places.checkout.join(GOLDEN)).unwrap_or_default();
+    if let Some((number, (was, is))) = first_difference(&golden, &rendered) {
+        bail!("the chart renders otherwise than {GOLDEN}, first in line {number}:\n    was  {was}\n    is   {is}");
+    }
+    Ok(Outcome::Passed)
+}
+
+const GOLDEN: &str = "charts/forebay/tests/golden.yaml";
+
+/// Writes the golden render anew.
+pub(crate) fn bless_chart(places: &Places) -> Result<()> {
+    let rendered = render_chart(places)?;
+    fs::create_dir_all(places.checkout.join("charts/forebay/tests"))?;
+    Ok(fs::write(places.checkout.join(GOLDEN), rendered)?)
+}
+
+fn render_chart(places: &Places) -> Result<String> {
+    {
+        let _lock = places.lock()?;
+        tools::HELM.install(places)?;
+    }
+    places.run("helm").args(["template", "forebay", "charts/forebay", "-n", "forebay-system", "--kube-version", "1.34.0"]).output()
+}
+
+fn first_difference<'a>(was: &'a str, is: &'a str) -> Option<(usize, (&'a str, &'a str))> {
+    let lines = was.lines().count().max(is.lines().count());
+    let pairs = was.lines().chain(std::iter::repeat("(nothing)")).zip(is.lines().chain(std::iter::repeat("(nothing)")));
+    (1..).zip(pairs).take(lines).find(|(_, (was, is))| was != is)
+}
+
+fn unit(places: &Places) -> Result<Outcome> {
+    cargo_test(places, "unit", &["--workspace", "--exclude", "e2e", "--exclude", "probes"], Echo::TestResults, &[])?;
+    cargo_test(places, "unit", &["-p", "e2e", "-p", "probes", "--lib", "--bins"], Echo::TestResults, &[])?;
+    Ok(Outcome::Passed)
+}
+
+fn kernel(places: &Places) -> Result<Outcome> {
+    ebpf::build(places)?;
+    if !preflight::is_root() {
+        return Ok(Outcome::Partly("programs built, not loaded: loading needs root".to_owned()));
+    }
+    cargo_test(places, "kernel", &["-p", "probes", "--test", "kernel"], Echo::TestResults, &release::environment(places, None))?;
+    Ok(Outcome::Passed)
+}
+
+fn standalone(places: &Places) -> Result<Outcome> {
+    match demo::standalone(places)? {
+        0 => Ok(Outcome::Passed),
+        code => bail!("the story ended with exit code {code}; all of it stands in {}", places.log("demo").display()),
+    }
+}
+
+fn crds(places: &Places) -> Result<Outcome> {
+    preflight::cluster(places)?;
+    let cluster = cluster::up(places)?;
+    cargo_test(places, "crds", &["-p", "e2e", "--test", "crds"], Echo::TestResults, &release::environment(places, Some(&cluster)))?;
+    Ok(Outcome::Passed)
+}
+
+fn end_to_end(places: &Places) -> Result<Outcome> {
+    preflight::cluster(places)?;
+    let cluster = release::up(places)?;
+    let environment = release::environment(places, Some(&cluster));
+    cargo_test(
+        places,
+        "e2e",
+        &["-p", "e2e", "--test", "scenarios", "--", "--test-threads=1", "--nocapture"],
+        Echo::Everything,
+        &environment,
+    )?;
+    Ok(Outcome::Passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_changed_or_missing_line_is_found() {
+        assert!(first_difference("a\nb\n", "a\nb\n").is_none());
+        assert_eq!(first_difference("a\nb\n", "a\nc\n"), Some((2, ("b", "c"))));
+        assert_eq!(first_difference("a\n", "a\nc\n"), Some((2, ("(nothing)", "c"))));
+    }
+
+    #[test]
+    fn a_failed_suite_tells_its_next_step_in_the_table() {
+        let [suite, ..] = &SUITES;
+        let (line, passed) = row(suite, &Err(anyhow::anyhow!("x")), Duration::from_secs(1));
+        assert!(!passed && line.contains("FAILED") && line.ends_with("next: cargo fmt --all"), "{line}");
+    }
+}
