@@ -154,6 +154,9 @@ impl Board {
             }
             _ => state.consecutive_failures += 1,
         }
+        if attempt.condition == Condition::Reachable && !attempt.error.is_empty() && state.last_error != attempt.error {
+            tracing::warn!(destination = state.name, warning = attempt.error, "the destination took a record");
+        }
         if !attempt.error.is_empty() {
             state.last_error.clone_from(&attempt.error);
         }

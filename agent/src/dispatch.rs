@@ -67,7 +67,7 @@ impl Dispatch {
         Landed { id, outcome: attempt.outcome, seen: Some(attempt) }
     }
 
-    /// Reads a record back. Damage is final; a disk that does not answer is asked again.
+    /// Reads a record back. Damage is final; a disk that does not answer is asked again, which is no matter of the destination.
     async fn read(&self, id: RecordId) -> Result<Bytes, Outcome> {
         let Some(reader) = self.reader.clone() else { return Err(Outcome::Unreadable) };
         match tokio::task::spawn_blocking(move || reader.read(id)).await {
@@ -76,7 +76,7 @@ impl Dispatch {
                 tracing::error!(error = %cause, "a stored record is lost; it is counted as Corrupt");
                 Err(Outcome::Unreadable)
             }
-            Ok(Err(_)) | Err(_) => Err(Outcome::Retry { after: None }),
+            Ok(Err(_)) | Err(_) => Err(Outcome::LocalFault),
         }
     }
 

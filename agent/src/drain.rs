@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline::{Phase, Pipeline};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -42,7 +43,7 @@ impl Drain<'_> {
                         continue;
                     }
                 }
-                Phase::Flushing => self.flush().await,
+                Phase::Flushing => self.flush(),
                 Phase::CompletingAcks | Phase::DrainingQueues => {}
             }
             tokio::select! {
@@ -59,17 +60,21 @@ impl Drain<'_> {
         self.inputs.shutdown().await;
     }
 
-    /// Hands memory-only records to the storage thread; it reports each to the engine.
-    async fn flush(&self) {
-        let records = self.engine.with(|pipeline, now| pipeline.poll_flush(now, FLUSH_GROUP));
-        for record in records {
-            let id = record.id;
-            let handed = match self.engine.storage() {
-                Some(storage) => storage.send(Job::Append(Append { record, done: None })).await.is_ok(),
-                None => false,
-            };
-            if !handed {
-                self.engine.with(|pipeline, now| pipeline.handle_store_failed(now, id));
+    /// Hands memory-only records to the storage thread, which reports each to the engine: as many as it has places for, because
+    /// waiting for a place could be waiting for a disk that hangs.
+    fn flush(&self) {
+        let Some(storage) = self.engine.storage() else { return };
+        let mut places = match storage.try_reserve_many(storage.capacity().min(FLUSH_GROUP)) {
+            Ok(places) => Some(places),
+            // An input that is still ending took a place in between: the next look finds fewer.
+            Err(TrySendError::Full(())) => return,
+            Err(TrySendError::Closed(())) => None,
+        };
+        let most = places.as_ref().map_or(FLUSH_GROUP, ExactSizeIterator::len);
+        for record in self.engine.with(|pipeline, now| pipeline.poll_flush(now, most)) {
+            match places.as_mut().and_then(Iterator::next) {
+                Some(place) => place.send(Job::Append(Append::flushed(record))),
+                None => self.engine.with(|pipeline, now| pipeline.handle_store_failed(now, record.id)),
             }
         }
     }
@@ -84,4 +89,47 @@ pub(crate) async fn finish_storage(engine: &Engine) -> bool {
         wait.await.ok()
     };
     tokio::time::timeout(FINISH_TIME_MAX, finish).await.ok().flatten().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::engine::tests::{held_in_memory, spilling};
+
+    /// A storage thread that hangs in the disk takes nothing; the queue before it is full after one record.
+    fn before_a_hung_disk() -> (Arc<Engine>, mpsc::Receiver<Job>) {
+        let (jobs, hung) = mpsc::channel(1);
+        let engine = Arc::new(Engine::new(spilling(), 1, Some(jobs)));
+        held_in_memory(&engine, 3);
+        (engine, hung)
+    }
+
+    #[tokio::test]
+    async fn the_deadline_ends_a_drain_whose_disk_hangs() {
+        let (engine, _hung) = before_a_hung_disk();
+        let (stop, _stopped) = watch::channel(false);
+        let drain = Drain { engine: &engine, stop_inputs: &stop, inputs: JoinSet::new(), deadline: Duration::from_millis(300) };
+        let ended = tokio::time::timeout(Duration::from_secs(10), drain.run(async || std::future::pending().await)).await;
+        assert!(ended.is_ok() && engine.with(Pipeline::poll_phase) == Phase::Stopped);
+    }
+
+    #[tokio::test]
+    async fn a_second_signal_ends_a_drain_whose_disk_hangs() {
+        let (engine, mut hung) = before_a_hung_disk();
+        let (stop, _stopped) = watch::channel(false);
+        let drain = Drain { engine: &engine, stop_inputs: &stop, inputs: JoinSet::new(), deadline: Duration::from_secs(3) };
+        let mut has_flushed = false;
+        // The signal comes once the first record was handed over and the second found no place.
+        let hurry = async || {
+            if !has_flushed {
+                hung.recv().await;
+                has_flushed = true;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(10), drain.run(hurry)).await.is_ok());
+        let books = engine.with(|pipeline, _| pipeline.books().clone());
+        assert!(books.check().is_ok() && engine.with(Pipeline::poll_phase) == Phase::Stopped);
+    }
 }

@@ -93,3 +93,50 @@ pub(crate) fn unix_ms() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use bytes::Bytes;
+    use pipeline::{BufferMode, ClassPolicy, Config, DestinationConfig, MemoryLimits, Origin, Request, RetryPolicy, Verdict};
+    use vocabulary::{Class, ClassCounts, Signal};
+
+    use super::*;
+
+    fn pipeline(mode: BufferMode) -> Pipeline {
+        let retry = RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(1), deadline: None };
+        let mut pipeline = Pipeline::new(
+            Config {
+                mode,
+                memory: MemoryLimits { bytes: 1 << 20, items: 10_000 },
+                disk_bytes: 1 << 20,
+                soft_percent: 100,
+                classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
+                destinations: vec![DestinationConfig { name: "backend".into(), signals: Vec::new(), in_flight: 1, retry }],
+            },
+            None,
+        );
+        let generation = pipeline.checkpoint().generation;
+        pipeline.handle_checkpointed(generation);
+        pipeline
+    }
+
+    /// An engine that holds records in memory and spills, past its first checkpoint.
+    pub(crate) fn spilling() -> Pipeline {
+        pipeline(BufferMode::Spill)
+    }
+
+    /// An engine that has every record on disk.
+    pub(crate) fn mirroring() -> Pipeline {
+        pipeline(BufferMode::Mirror)
+    }
+
+    /// Has the engine take this many records that memory alone holds.
+    pub(crate) fn held_in_memory(engine: &Engine, records: usize) {
+        for _ in 0..records {
+            let counts = ClassCounts::of(Class::High, 1);
+            let request = Request { signal: Signal::Logs, origin: Origin::Client, counts, body: Bytes::from_static(b"one") };
+            let verdict = engine.with(|pipeline, now| pipeline.offer(now, 1, request));
+            assert!(matches!(&verdict, Verdict::Admitted(admission) if admission.persist.is_empty()), "{verdict:?}");
+        }
+    }
+}

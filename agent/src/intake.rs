@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use inputs::{Answer, Gate, Offer};
+use inputs::{Answer, Charge, Gate, Offer};
 use otlp::Rules;
-use pipeline::{Admission, Origin, Part, Persist, Refusal, Request, Verdict};
+use pipeline::{Admission, Origin, Part, Refusal, Request, Verdict};
 use tokio::sync::mpsc::Permit;
 use tokio::sync::oneshot;
-use vocabulary::{Class, RefuseReason};
+use vocabulary::{ClassCounts, DropReason, RefuseReason};
 
 use crate::engine::{Engine, unix_ms};
-use crate::storage::{Append, Job};
+use crate::storage::{Append, Job, Stored};
 
 /// Pause asked of a client whose request the disk did not take: a failed disk is tried again within seconds.
 const STORE_FAILED_PAUSE: Duration = Duration::from_secs(2);
@@ -30,22 +30,23 @@ pub(crate) fn gate(engine: &Arc<Engine>, rules: Rules) -> Gate {
 }
 
 /// Takes in one request. Dropping the future leaves the books right: nothing is reserved before the last await, and what is
-/// handed to the storage thread is settled by it.
+/// handed to the storage thread is settled by it. The offer's charge is given back when the last of its records rests somewhere.
 pub(crate) async fn take_in(engine: &Engine, rules: &Rules, origin: Origin, offer: Offer) -> Answer {
-    // Places for every part are held before anything is offered, so that what the engine reserves always reaches the disk's thread.
-    let places = match engine.storage() {
-        Some(storage) => storage.reserve_many(Class::COUNT).await.ok(),
+    // A place is held before anything is offered, so that what the engine reserves always reaches the disk's thread.
+    let place = match engine.storage() {
+        Some(storage) => storage.reserve().await.ok(),
         None => None,
     };
+    let (items, charge) = (offer.counts.total(), offer.charge.clone());
     match decide(engine, rules, origin, offer) {
-        Verdict::Admitted(admission) => store(engine, admission, places.into_iter().flatten()).await,
+        Verdict::Admitted(admission) => store(engine, admission, items, charge, place).await,
         Verdict::Refused(refusal) => Answer::Refused(refusal),
         Verdict::Split => Answer::Refused(Refusal { reason: RefuseReason::Undecodable, retry_after: Duration::ZERO }),
     }
 }
 
 fn decide(engine: &Engine, rules: &Rules, origin: Origin, offer: Offer) -> Verdict {
-    let Offer { signal, counts, body } = offer;
+    let Offer { signal, counts, body, .. } = offer;
     let at = unix_ms();
     let request = Request { signal, origin, counts, body: body.clone() };
     let verdict = engine.with(|pipeline, now| pipeline.offer(now, at, request));
@@ -65,34 +66,36 @@ fn decide(engine: &Engine, rules: &Rules, origin: Origin, offer: Offer) -> Verdi
     }
 }
 
-async fn store(engine: &Engine, admission: Admission, places: impl Iterator<Item = Permit<'_, Job>>) -> Answer {
-    let accepted = Answer::Accepted { shed: admission.shed, reason: admission.shed_reason };
-    if admission.persist.is_empty() {
+async fn store(engine: &Engine, admission: Admission, items: u64, charge: Charge, place: Option<Permit<'_, Job>>) -> Answer {
+    let Admission { persist, mut shed, mut shed_reason } = admission;
+    if persist.is_empty() {
         engine.wake_senders();
-        return accepted;
+        return Answer::Accepted { shed, reason: shed_reason };
     }
-    let stored = hand_over(engine, admission.persist, places);
-    let mut all_stored = true;
-    for done in stored {
-        all_stored &= done.await.unwrap_or(false);
+    let on_their_way: u64 = persist.iter().map(|record| record.counts.total()).sum();
+    let (done, wait) = oneshot::channel();
+    let append = Append { records: persist, is_rest_taken: on_their_way < items, done: Some(done), _charge: charge };
+    match place {
+        Some(place) => place.send(Job::Append(append)),
+        // Without a storage thread (it has ended) nothing could be stored.
+        None => append.settle(engine, &[]),
     }
-    if all_stored { accepted } else { Answer::Refused(Refusal { reason: RefuseReason::HardLimit, retry_after: STORE_FAILED_PAUSE }) }
+    match wait.await.unwrap_or(Stored::Nothing) {
+        Stored::All => {}
+        Stored::AllBut(lost) => {
+            if shed.total() == 0 {
+                shed_reason = DropReason::DiskError;
+            }
+            add(&mut shed, &lost);
+        }
+        Stored::Nothing => return Answer::Refused(Refusal { reason: RefuseReason::HardLimit, retry_after: STORE_FAILED_PAUSE }),
+    }
+    Answer::Accepted { shed, reason: shed_reason }
 }
 
-/// Gives each record to the storage thread. Without one (it has ended) the record could not be stored.
-fn hand_over<'a>(
-    engine: &Engine,
-    records: Vec<Persist>,
-    mut places: impl Iterator<Item = Permit<'a, Job>>,
-) -> Vec<oneshot::Receiver<bool>> {
-    let mut waits = Vec::with_capacity(records.len());
-    for record in records {
-        let (done, wait) = oneshot::channel();
-        match places.next() {
-            Some(place) => place.send(Job::Append(Append { record, done: Some(done) })),
-            None => engine.with(|pipeline, now| pipeline.handle_store_failed(now, record.id)),
-        }
-        waits.push(wait);
+/// Adds counts to counts.
+pub(crate) fn add(sum: &mut ClassCounts, more: &ClassCounts) {
+    for (class, items) in more.iter() {
+        sum[class] = sum[class].saturating_add(items);
     }
-    waits
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crds::agent::EbpfSource;
 use decode::{LogEvent, Record};
 use enrich::Index;
-use inputs::Offer;
+use inputs::{Charge, Offer};
 use otlp::Rules;
 use pipeline::{KernelBook, Origin};
 use probes::{Event, KernelCounters, Options, Probes, State};
@@ -56,6 +56,33 @@ struct Waiting {
     unix_nanos: u64,
 }
 
+/// Whether reading failed. The source is good again after a whole slot without a fault.
+#[derive(Debug, Default)]
+struct Faults {
+    is_slot_faulty: bool,
+    is_shown: bool,
+}
+
+impl Faults {
+    fn note(&mut self) {
+        *self = Self { is_slot_faulty: true, is_shown: true };
+    }
+
+    /// Whether the source is good again.
+    fn end_slot(&mut self) -> bool {
+        let is_faulty = std::mem::take(&mut self.is_slot_faulty);
+        !is_faulty && std::mem::take(&mut self.is_shown)
+    }
+}
+
+/// Shows that nothing of the kernel is read any more: the thread is gone.
+pub(crate) fn show_gone(board: &Board, reason: &str) {
+    let signals = board.sources().into_keys().filter(|name| name.starts_with(SOURCE));
+    for name in signals.chain([SOURCE.to_owned()]) {
+        board.set_source(&name, SourceCondition::Off, reason);
+    }
+}
+
 impl Kernel {
     /// Reads until told to stop.
     pub(crate) fn run(self) {
@@ -78,18 +105,22 @@ impl Kernel {
         let mut waiting = VecDeque::new();
         let slot_time = Duration::from_secs(self.config.slot_seconds.max(1).into());
         let mut slot_began = (Instant::now(), unix_nanos());
+        let mut faults = Faults::default();
         loop {
             let is_last = self.stop.load(Ordering::Relaxed);
             if let Err(cause) =
                 probes.poll(if is_last { Duration::ZERO } else { POLL_TIME }, &mut |event| self.take_event(event, &mut waiting))
             {
-                self.board.set_source(SOURCE, SourceCondition::Degraded, &chain(&cause));
+                self.show_fault(&mut faults, &cause);
                 std::thread::sleep(POLL_TIME);
             }
             self.send_events(&mut waiting, is_last);
             if is_last || slot_began.0.elapsed() >= slot_time {
                 let ended = unix_nanos();
-                self.send_slot(&mut probes, slot_began.1, ended);
+                self.send_slot(&mut probes, slot_began.1, ended, &mut faults);
+                if faults.end_slot() {
+                    self.board.set_source(SOURCE, SourceCondition::On, "");
+                }
                 slot_began = (Instant::now(), ended);
                 self.engine.with(|pipeline, _| pipeline.set_kernel(sum(&before, &probes.counters())));
                 self.index().expire(self.started.elapsed());
@@ -150,7 +181,7 @@ impl Kernel {
         self.offer(Signal::Logs, decode::logs(&ready));
     }
 
-    fn send_slot(&self, probes: &mut Probes, began: u64, ended: u64) {
+    fn send_slot(&self, probes: &mut Probes, began: u64, ended: u64, faults: &mut Faults) {
         match probes.read_slot() {
             Ok(slot) => {
                 let index = self.index();
@@ -158,14 +189,24 @@ impl Kernel {
                 drop(index);
                 self.offer(Signal::Metrics, request);
             }
-            Err(cause) => self.board.set_source(SOURCE, SourceCondition::Degraded, &chain(&cause)),
+            Err(cause) => self.show_fault(faults, &cause),
         }
+    }
+
+    fn show_fault(&self, faults: &mut Faults, cause: &dyn std::error::Error) {
+        faults.note();
+        self.board.set_source(SOURCE, SourceCondition::Degraded, &chain(cause));
     }
 
     /// The engine counts what it cannot take; there is nobody to be told.
     fn offer(&self, signal: Signal, request: Option<(Bytes, ClassCounts)>) {
         if let Some((body, counts)) = request {
-            self.runtime.block_on(take_in(&self.engine, &self.rules, Origin::Kernel, Offer { signal, counts, body }));
+            self.runtime.block_on(take_in(
+                &self.engine,
+                &self.rules,
+                Origin::Kernel,
+                Offer { signal, counts, body, charge: Charge::default() },
+            ));
         }
     }
 }
@@ -181,4 +222,30 @@ fn sum(before: &KernelBook, now: &KernelCounters) -> KernelBook {
 fn unix_nanos() -> u64 {
     let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_good_again_after_a_slot_without_a_fault_and_says_so_once() {
+        let mut faults = Faults::default();
+        assert!(!faults.end_slot(), "nothing was wrong");
+        faults.note();
+        assert!(!faults.end_slot(), "this slot had the fault");
+        assert!(faults.end_slot());
+        assert!(!faults.end_slot(), "it is shown already");
+    }
+
+    #[test]
+    fn a_thread_that_is_gone_leaves_no_signal_shown_as_collecting() {
+        let board = Board::new(std::iter::empty());
+        board.set_source("otlp", SourceCondition::On, "");
+        board.set_source("ebpf/oom_kills", SourceCondition::On, "");
+        show_gone(&board, "its thread ended");
+        let conditions: Vec<_> = board.sources().into_iter().map(|(name, source)| (name, source.condition)).collect();
+        let expected = [("ebpf", SourceCondition::Off), ("ebpf/oom_kills", SourceCondition::Off), ("otlp", SourceCondition::On)];
+        assert_eq!(conditions, expected.map(|(name, condition)| (name.to_owned(), condition)));
+    }
 }

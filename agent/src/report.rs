@@ -51,6 +51,7 @@ pub(crate) fn report(reporter: &Reporter, board: &Board, started: &Started, sequ
             disk_bytes: gauges.disk_bytes,
             disk_bytes_max: gauges.disk_bytes_max,
             oldest_milliseconds: gauges.oldest_received_unix_ms.map_or(0, |received| unix_ms().saturating_sub(received)),
+            fill_permille: gauges.fill_permille,
             disk_failed: board.disk_failed.load(Ordering::Relaxed),
         }),
         sources: source_states(board),

@@ -27,7 +27,7 @@ use crate::ledger_page::LedgerPage;
 use crate::report::Reporter;
 use crate::settings::Settings;
 use crate::storage::{QUEUE_MAX, Storage, chain};
-use crate::{admin, buffer, check, config_watch, intake, logging, pods};
+use crate::{admin, buffer, check, config_watch, intake, kernel, logging, pods};
 
 /// Pause between two tries to get the OTLP port.
 const BIND_EVERY: Duration = Duration::from_secs(2);
@@ -208,12 +208,19 @@ impl Agent {
         let (engine, board, runtime) = (self.engine.clone(), self.board.clone(), Handle::current());
         let kernel = Kernel { config, engine, board, rules: Rules::default(), index, started, awaits_names, stop: stop.clone(), runtime };
         let mut stopped = stopped.clone();
+        let shown = self.board.clone();
         inputs.spawn(async move {
-            let thread = tokio::task::spawn_blocking(move || kernel.run());
-            let told = stopped.wait_for(|&stopped| stopped).await.is_ok();
-            stop.store(told, Ordering::Relaxed);
-            if thread.await.is_err() {
-                tracing::error!("the kernel source ended by a panic");
+            let mut thread = tokio::task::spawn_blocking(move || kernel.run());
+            let told = async { stopped.wait_for(|&stopped| stopped).await.map_or((), drop) };
+            let ended = tokio::select! {
+                ended = &mut thread => ended,
+                () = told => {
+                    stop.store(true, Ordering::Relaxed);
+                    thread.await
+                }
+            };
+            if ended.is_err() {
+                kernel::show_gone(&shown, "its thread ended by a panic, which is a fault of the agent: restart the agent");
             }
         });
     }

@@ -9,8 +9,8 @@ use outputs::{EndpointError, OtlpGrpc, Output, Terminal};
 use pipeline::{ClassPolicy, Config, DestinationConfig, MemoryLimits, RetryPolicy};
 use vocabulary::Class;
 
-/// Most destinations of one agent: what its books have room for.
-const DESTINATIONS_MAX: usize = 16;
+/// Largest request that may be configured: what one record on disk may hold.
+const REQUEST_BYTES_MAX: u64 = 64 << 20;
 /// Name of the destination that prints.
 const TERMINAL: &str = "terminal";
 
@@ -47,6 +47,8 @@ pub(crate) enum InvalidSettings {
         "buffer.disk.segmentBytes {segment} must be at least 1 and at most half of buffer.disk.bytes {bytes}, or nothing could ever be deleted"
     )]
     Segment { segment: u64, bytes: u64 },
+    #[error("sources.otlp.requestBytesMax {0} is outside 1 to {REQUEST_BYTES_MAX} (64 MiB): no larger request could be held on disk")]
+    RequestBytes(u64),
     #[error("softPercent {0} is outside 1 to 100")]
     SoftPercent(u32),
     #[error("class {class}: weight {weight} is outside 1 to 100")]
@@ -57,7 +59,7 @@ pub(crate) enum InvalidSettings {
         "reservedPercent of all classes together is {0}, but memory has only 100 percent (a class that is not listed keeps its default)"
     )]
     Reserved(u32),
-    #[error("{0} destinations are configured, but at most {DESTINATIONS_MAX} are possible")]
+    #[error("{0} destinations are configured, but at most {max} are possible", max = Config::DESTINATIONS_MAX)]
     TooManyDestinations(usize),
     #[error("destinations is empty: a pipeline of a cluster needs one, because nobody reads an agent's terminal there")]
     NoDestination,
@@ -75,6 +77,11 @@ impl Settings {
         check_buffer(&document.buffer)?;
         if !(1..=100).contains(&document.soft_percent) {
             return Err(InvalidSettings::SoftPercent(document.soft_percent));
+        }
+        if let Some(otlp) = &document.sources.otlp
+            && !(1..=REQUEST_BYTES_MAX).contains(&otlp.request_bytes_max)
+        {
+            return Err(InvalidSettings::RequestBytes(otlp.request_bytes_max));
         }
         let classes = class_policies(&document)?;
         let (destinations, targets) = destinations(&document)?;
@@ -167,7 +174,7 @@ fn destinations(document: &AgentConfig) -> Result<(Vec<DestinationConfig>, Vec<T
     if document.destinations.is_empty() {
         return if document.pipeline.is_some() { Err(InvalidSettings::NoDestination) } else { Ok(terminal()) };
     }
-    if document.destinations.len() > DESTINATIONS_MAX {
+    if document.destinations.len() > Config::DESTINATIONS_MAX {
         return Err(InvalidSettings::TooManyDestinations(document.destinations.len()));
     }
     let mut seen = HashSet::new();
@@ -217,6 +224,18 @@ mod tests {
         assert!(error.contains("51") && error.contains("100"), "{error}");
         let text = "buffer: {mode: Memory, memoryBytes: 1, memoryItems: 1}\nclasses: [{class: Bulk, weight: 1, reservedPercent: 81}]";
         assert!(resolve(text).expect_err("10 + 10 + 81").contains("101"));
+    }
+
+    #[test]
+    fn a_request_may_be_as_large_as_a_record_on_disk_and_no_larger() {
+        let with = |bytes: u64| {
+            let buffer = "buffer: {mode: Memory, memoryBytes: 1, memoryItems: 1}";
+            resolve(&format!("{buffer}\nsources: {{otlp: {{grpcListen: '127.0.0.1:0', requestBytesMax: {bytes}}}}}"))
+        };
+        assert!(with(64 << 20).is_ok());
+        let error = with((64 << 20) + 1).expect_err("no record could hold it");
+        assert!(error.contains("67108865") && error.contains("requestBytesMax"), "{error}");
+        assert!(with(0).is_err());
     }
 
     #[test]

@@ -5,17 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use inputs::Charge;
 use pipeline::Persist;
 use spool::Spool;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use vocabulary::ClassCounts;
 
 use crate::board::Board;
 use crate::engine::{Engine, unix_ms};
+use crate::intake::add;
 
-/// Records that may wait for the thread; their bodies are within the engine's bounds already.
+/// Requests that may wait for the thread. Their bodies stay within bounds: those of clients are charged to the receive budget until
+/// they are durable, those of the final flush to the engine's memory, and the kernel source has one on its way at a time.
 pub(crate) const QUEUE_MAX: usize = 1024;
-/// Records of one group: at the usual sizes a few megabytes, which sync in the time of one.
+/// Requests of one group: at the usual sizes a few megabytes, which sync in the time of one.
 const GROUP_MAX: usize = 256;
 /// Time between two checkpoints: what a crash delivers twice is at most this long.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
@@ -25,17 +29,70 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What the thread is asked to do.
 pub(crate) enum Job {
-    /// Make a record durable.
+    /// Make the records of a request durable.
     Append(Append),
     /// Write the last checkpoint and end; answers whether it is durable.
     Finish(oneshot::Sender<bool>),
 }
 
-/// A record that must be durable before it counts.
+/// The records of one request that must be durable before they count. They are settled together, because the
+/// client gets one answer for all of them.
 pub(crate) struct Append {
-    pub(crate) record: Persist,
-    /// Who waits for it; a request may have gone away.
-    pub(crate) done: Option<oneshot::Sender<bool>>,
+    pub(crate) records: Vec<Persist>,
+    /// Whether some of the request's items were taken or shed already, so that it cannot be refused any more.
+    pub(crate) is_rest_taken: bool,
+    /// Who waits for it; a request may have gone away. None for the final flush, whose records were acknowledged long ago.
+    pub(crate) done: Option<oneshot::Sender<Stored>>,
+    /// What the bodies take of the receive budget; given back with this.
+    pub(crate) _charge: Charge,
+}
+
+/// What became of a request's records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// All are durable.
+    All,
+    /// All but these items. The client is told which, and the books count them as dropped.
+    AllBut(ClassCounts),
+    /// None is, and the request counts as refused.
+    Nothing,
+}
+
+impl Append {
+    /// A record of the final flush.
+    pub(crate) fn flushed(record: Persist) -> Self {
+        Self { records: vec![record], is_rest_taken: false, done: None, _charge: Charge::default() }
+    }
+
+    /// Reports each record to the engine and the result to who waits; `stored` says which records are durable, in their order.
+    pub(crate) fn settle(self, engine: &Engine, stored: &[bool]) {
+        let is_stored = |position: usize| stored.get(position).copied().unwrap_or(false);
+        let is_any_taken = self.is_rest_taken || stored.contains(&true);
+        let mut lost = ClassCounts::default();
+        engine.with(|pipeline, now| {
+            for (position, record) in self.records.iter().enumerate() {
+                if is_stored(position) {
+                    pipeline.handle_stored(now, record.id);
+                    continue;
+                }
+                add(&mut lost, &record.counts);
+                if is_any_taken {
+                    pipeline.handle_store_dropped(now, record.id);
+                } else {
+                    pipeline.handle_store_failed(now, record.id);
+                }
+            }
+        });
+        let result = match (lost.total(), is_any_taken) {
+            (0, _) => Stored::All,
+            (_, true) => Stored::AllBut(lost),
+            (_, false) => Stored::Nothing,
+        };
+        if let Some(done) = self.done {
+            // The request may have been cancelled; the engine knows what became of its records.
+            done.send(result).unwrap_or(());
+        }
+    }
 }
 
 /// The thread's state.
@@ -62,17 +119,14 @@ impl Storage {
     pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Job>, runtime: &Handle) {
         let mut waiting = Vec::with_capacity(GROUP_MAX);
         loop {
-            let received =
-                runtime.block_on(async { tokio::time::timeout(CHECKPOINT_EVERY, jobs.recv_many(&mut waiting, GROUP_MAX)).await });
-            let ended = received == Ok(0);
+            // The queue does not end before `Finish`: the engine, which this thread shares, keeps a sender of it.
+            runtime.block_on(async { tokio::time::timeout(CHECKPOINT_EVERY, jobs.recv_many(&mut waiting, GROUP_MAX)).await.unwrap_or(0) });
             let finish = self.work(&mut waiting);
             self.board.storage_beat.store(unix_ms(), Ordering::Relaxed);
-            if finish.is_some() || ended {
+            if let Some(finish) = finish {
                 let durable = self.checkpoint();
-                if let Some(finish) = finish {
-                    // Nobody waits any more only when the process is being forced to end.
-                    finish.send(durable).unwrap_or(());
-                }
+                // Nobody waits any more only when the process is being forced to end.
+                finish.send(durable).unwrap_or(());
                 return;
             }
             if self.checkpointed.elapsed() >= CHECKPOINT_EVERY
@@ -95,18 +149,20 @@ impl Storage {
             }
         }
         if !group.is_empty() {
-            let stored = if self.may_try() { self.append(&group) } else { vec![false; group.len()] };
+            // The final flush has no second chance: its records are tried whatever the disk said last.
+            let is_last_chance = group.iter().any(|append| append.done.is_none());
+            let stored = if self.may_try() || is_last_chance { self.append(&group) } else { Vec::new() };
             self.settle(group, &stored);
         }
         finish
     }
 
-    /// Appends and syncs; tells for each record whether it is durable.
+    /// Appends and syncs; tells for each record of the group, in its order, whether it is durable.
     fn append(&mut self, group: &[Append]) -> Vec<bool> {
         let mut stored: Vec<bool> = group
             .iter()
-            .map(|append| {
-                let Persist { id, signal, counts, received_unix_ms, ref body } = append.record;
+            .flat_map(|append| &append.records)
+            .map(|&Persist { id, signal, counts, received_unix_ms, ref body }| {
                 let record = spool::Append { id, signal, counts, received_unix_ms, body };
                 let appended = self.spool.append(&record);
                 appended.map_err(|cause| self.fail("a record could not be stored", &cause)).is_ok()
@@ -126,20 +182,11 @@ impl Storage {
     }
 
     fn settle(&mut self, group: Vec<Append>, stored: &[bool]) {
-        self.engine.with(|pipeline, now| {
-            for (append, &stored) in group.iter().zip(stored) {
-                if stored {
-                    pipeline.handle_stored(now, append.record.id);
-                } else {
-                    pipeline.handle_store_failed(now, append.record.id);
-                }
-            }
-        });
-        for (append, &stored) in group.into_iter().zip(stored) {
-            if let Some(done) = append.done {
-                // The request may have been cancelled; the engine knows what became of its record.
-                done.send(stored).unwrap_or(());
-            }
+        let mut stored = stored;
+        for append in group {
+            let (own, others) = stored.split_at_checked(append.records.len()).unwrap_or_default();
+            stored = others;
+            append.settle(&self.engine, own);
         }
         self.engine.wake_senders();
         self.engine.wake_settled();
@@ -172,7 +219,7 @@ impl Storage {
     fn fail(&mut self, what: &'static str, cause: &dyn std::error::Error) {
         let pause = match self.health {
             Health::Good => {
-                tracing::error!(error = %chain(cause), "{what}; the disk is tried again, until then memory alone is used");
+                tracing::error!(error = %chain(cause), "{what}; the disk is tried again, until then what memory may hold without it is taken and the rest refused");
                 RETRY_FIRST
             }
             Health::Failed { until, pause } if Instant::now() >= until => (pause * 2).min(RETRY_MAX),
@@ -201,4 +248,65 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use pipeline::{Origin, Part, RecordId, Verdict};
+    use vocabulary::{Class, DropReason, RefuseReason, Signal};
+
+    use super::*;
+    use crate::engine::tests::{mirroring, spilling};
+
+    fn storage(directory: &std::path::Path, engine: Arc<Engine>) -> Storage {
+        let options = spool::Options { segment_bytes: 1 << 20, identity: "test".into(), host: "here".into() };
+        let (spool, _) = Spool::open(directory, options).expect("an empty directory can be opened");
+        Storage::new(spool, engine, Arc::new(Board::new(std::iter::empty())))
+    }
+
+    #[test]
+    fn the_final_flush_is_tried_on_a_disk_that_failed_a_moment_ago() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let engine = Arc::new(Engine::new(spilling(), 1, None));
+        let mut storage = storage(directory.path(), engine);
+        storage.health = Health::Failed { until: Instant::now() + RETRY_MAX, pause: RETRY_MAX };
+        let id = RecordId { class: Class::High, sequence: 1 };
+        let counts = ClassCounts::of(Class::High, 1);
+        let record = Persist { id, signal: Signal::Logs, counts, received_unix_ms: 1, body: Bytes::from_static(b"acknowledged") };
+        storage.work(&mut vec![Job::Append(Append::flushed(record))]);
+        assert_eq!(storage.spool.read(id).expect("it is durable"), Bytes::from_static(b"acknowledged"));
+    }
+
+    /// A request of an important and a lesser part, both of which are to go to disk, of which the first `durable` do.
+    fn store_in_part(durable: usize) -> (pipeline::Books, Stored) {
+        let engine = Engine::new(mirroring(), 1, None);
+        let part = |class| Part { class, items: 5, body: Bytes::from_static(b"five items") };
+        let parts = vec![part(Class::High), part(Class::Normal)];
+        let verdict = engine.with(|pipeline, now| pipeline.offer_parts(now, 1, Signal::Logs, Origin::Client, parts));
+        let Verdict::Admitted(admission) = verdict else { panic!("there is room: {verdict:?}") };
+        assert_eq!(admission.persist.len(), 2);
+        let (done, mut wait) = oneshot::channel();
+        let append = Append { records: admission.persist, is_rest_taken: false, done: Some(done), _charge: Charge::default() };
+        append.settle(&engine, &[durable > 0, durable > 1]);
+        let books = engine.with(|pipeline, _| pipeline.books().clone());
+        books.check().expect("the books hold");
+        (books, wait.try_recv().expect("it is told at once"))
+    }
+
+    #[test]
+    fn a_request_that_is_stored_in_part_is_accepted_but_for_the_rest() {
+        let (books, told) = store_in_part(1);
+        assert_eq!(told, Stored::AllBut(ClassCounts::of(Class::Normal, 5)));
+        let cell = &books.inputs[Signal::Logs as usize][Class::Normal as usize];
+        assert_eq!((cell.received, cell.dropped[DropReason::DiskError as usize], cell.refused), (5, 5, Default::default()));
+    }
+
+    #[test]
+    fn a_request_of_which_nothing_is_stored_is_refused_as_a_whole() {
+        let (books, told) = store_in_part(0);
+        assert_eq!(told, Stored::Nothing);
+        let refused = |class: Class| books.inputs[Signal::Logs as usize][class as usize].refused[RefuseReason::HardLimit as usize];
+        assert_eq!((refused(Class::High), refused(Class::Normal)), (5, 5));
+    }
 }

@@ -163,11 +163,14 @@ async fn a_buffer_in_use_keeps_the_second_agent_waiting_until_it_is_free() {
     let (_sink, address) = Sink::start().await;
     let document = document(address, &disk(directory.path(), "Spill", 1_048_576));
     let first = Agent::start(directory.path(), &document);
-    let (path, text) = (directory.path().to_owned(), document.clone());
-    let second = std::thread::spawn(move || Agent::start(&path, &text));
     first.await_ledger("a running agent", |_| true).await;
+    let mut second = Agent::launch(directory.path(), &document);
+    let page = second.await_page("/readyz", |body| body.contains("buffer") && !body.contains("\"starting\"")).await;
+    assert!(page.0.contains("503"), "{page:?}");
+    assert!(second.page("/ledger").await.0.contains("503"), "it has no engine yet");
+    assert!(second.child.try_wait().expect("the child can be waited for").is_none(), "it waits");
     first.signal("TERM");
     assert!(first.ended().1);
-    let second = second.join().expect("it starts once the buffer is free");
+    second.await_otlp();
     second.await_ledger("the second one's turn", |_| true).await;
 }

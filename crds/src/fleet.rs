@@ -189,6 +189,9 @@ pub struct BufferGauges {
     /// The disk failed and is not used.
     #[prost(bool, tag = "8")]
     pub disk_failed: bool,
+    /// How near intake is to its hard limit, in permille: what the soft limit is compared with.
+    #[prost(uint64, tag = "9")]
+    pub fill_permille: u64,
 }
 
 /// State of one source.

@@ -7,7 +7,8 @@
 //! | item | severity or kind | name |
 //! |---|---|---|
 //! | out-of-memory kill | log, FATAL (21) | event `forebay.kernel.oom_kill` |
-//! | process ended by a signal | log, ERROR (17) | event `forebay.kernel.process_exit` |
+//! | process ended by SIGHUP, SIGINT, SIGPIPE or SIGTERM | log, INFO (9) | event `forebay.kernel.process_exit` |
+//! | process ended by another signal | log, ERROR (17) | event `forebay.kernel.process_exit` |
 //! | new processes, executed programs, ended processes | sum, monotonic, delta | `forebay.process.forks`, `.execs`, `.exits`, unit `{process}` |
 //!
 //! The sums are deltas over one time slot, because the slot is what is lost or delivered as a whole: a cumulative sum would need a state that

@@ -19,7 +19,7 @@ use crate::resource::{flag, number, resource, scope, text};
 pub enum Record {
     /// The out-of-memory killer chose a victim. Critical.
     OomKill(OomKill),
-    /// A process was ended by a signal. High.
+    /// A process was ended by a signal. High, but for those that end processes every day: Normal.
     Exit(Exit),
 }
 
@@ -42,6 +42,7 @@ pub fn logs(events: &[LogEvent]) -> Option<(Bytes, ClassCounts)> {
     for event in events {
         let (class, log) = match &event.record {
             Record::OomKill(kill) => (Class::Critical, oom_kill(kill, event.unix_nanos)),
+            Record::Exit(exit) if is_ordinary(exit) => (Class::Normal, process_exit(exit, event.unix_nanos)),
             Record::Exit(exit) => (Class::High, process_exit(exit, event.unix_nanos)),
         };
         counts[class] += 1;
@@ -73,14 +74,20 @@ fn oom_kill(kill: &OomKill, unix_nanos: u64) -> LogRecord {
     }
 }
 
+/// Whether a process was ended as pods, terminals and pipes end them every day: by SIGHUP, SIGINT, SIGPIPE or SIGTERM.
+fn is_ordinary(exit: &Exit) -> bool {
+    matches!(exit.signal(), 1 | 2 | 13 | 15)
+}
+
 fn process_exit(exit: &Exit, unix_nanos: u64) -> LogRecord {
+    let (severity, severity_text) = if is_ordinary(exit) { (SeverityNumber::Info, "INFO") } else { (SeverityNumber::Error, "ERROR") };
     let name = String::from_utf8_lossy(exit.name());
     let core = if exit.dumped_core() { ", core dumped" } else { "" };
     LogRecord {
         time_unix_nano: unix_nanos,
         observed_time_unix_nano: unix_nanos,
-        severity_number: SeverityNumber::Error.into(),
-        severity_text: "ERROR".into(),
+        severity_number: severity.into(),
+        severity_text: severity_text.into(),
         event_name: "forebay.kernel.process_exit".into(),
         body: body(format!("process {} ({name}) was ended by signal {}{core}", exit.pid, exit.signal())),
         attributes: vec![
@@ -212,6 +219,20 @@ mod tests {
                 ("forebay.process.core_dumped".into(), Value::BoolValue(true)),
             ]
         );
+    }
+
+    #[test]
+    fn the_signals_of_an_ordinary_shutdown_are_information_and_all_others_errors() {
+        let seen = |signal: u32| {
+            let (bytes, counts) = logs(&[event(Record::Exit(exit(signal)), container("web"))]).expect("one event");
+            let request = ExportLogsServiceRequest::decode(bytes).expect("it is well formed");
+            (request.resource_logs[0].scope_logs[0].log_records[0].severity_number, counts)
+        };
+        for signal in 1..=31 {
+            let is_ordinary = [1, 2, 13, 15].contains(&signal);
+            let expected = if is_ordinary { (9, ClassCounts::of(Class::Normal, 1)) } else { (17, ClassCounts::of(Class::High, 1)) };
+            assert_eq!(seen(signal), expected, "signal {signal}");
+        }
     }
 
     #[test]

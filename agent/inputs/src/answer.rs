@@ -65,7 +65,8 @@ fn retryable(code: Code, text: &str, after: Option<Duration>) -> Response<Body> 
 
 fn shed_message(shed: ClassCounts, reason: DropReason) -> String {
     let classes: Vec<_> = shed.iter().filter(|&(_, items)| items > 0).map(|(class, items)| format!("{items} {class}")).collect();
-    format!("dropped {} items ({reason}) to keep more important ones; do not send them again", classes.join(", "))
+    let purpose = if reason == DropReason::DiskError { "because the disk failed" } else { "to keep more important ones" };
+    format!("dropped {} items ({reason}) {purpose}; do not send them again", classes.join(", "))
 }
 
 /// One uncompressed gRPC message and the trailers of success.

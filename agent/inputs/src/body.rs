@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::room::Share;
+use crate::room::Charge;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -21,14 +21,11 @@ pub(crate) enum ReadError {
     Gone(#[source] BoxError),
 }
 
-/// The body and the share of the budget it has taken so far. The share leaves with `Charge`, which outlives the body.
+/// The body and the share of the budget it has taken so far. The charge outlives the body: it goes on with the message.
 pub(crate) struct Metered<B> {
     inner: B,
     charge: Charge,
 }
-
-/// The budget's share, seen both by the body that grows it and by the request that later shrinks it to the decoded size.
-pub(crate) type Charge = std::sync::Arc<std::sync::Mutex<Share>>;
 
 impl<B> Metered<B> {
     pub(crate) fn new(inner: B, charge: Charge) -> Self {
@@ -51,7 +48,7 @@ where
             None => return Poll::Ready(None),
         };
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-        let taken = self.charge.lock().unwrap_or_else(std::sync::PoisonError::into_inner).grow(bytes);
+        let taken = self.charge.grow(bytes);
         Poll::Ready(Some(if taken { Ok(frame) } else { Err(ReadError::NoRoom) }))
     }
 

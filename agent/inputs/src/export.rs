@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::error::Error as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use tower::Service;
 use vocabulary::{RefuseReason, Signal};
 
 use crate::answer;
-use crate::body::{Charge, Metered, ReadError};
+use crate::body::{Metered, ReadError};
 use crate::gate::{Gate, Offer};
 use crate::raw::{RawDecoder, fitted};
-use crate::room::Room;
+use crate::room::{Charge, Room};
 
 /// Longest time a client may take to send one request: long enough for 16 MiB over 5 Mbit/s.
 const READ_TIME_MAX: Duration = Duration::from_secs(30);
@@ -96,17 +96,17 @@ fn signal_of(path: &str) -> Option<Signal> {
     }
 }
 
-/// Reads the one message and proves it well formed. The budget's share is given back on return: from there on the engine counts it.
+/// Reads the one message and proves it well formed. The budget's share leaves with the offer, whose taker gives it back.
 async fn accept(shared: &Shared, signal: Signal, request: Request<Body>) -> Result<Offer, Fault> {
     let encoding = encoding_of(&request)?;
-    let charge: Charge = Arc::new(Mutex::new(shared.room.share()));
+    let charge = Charge::new(shared.room.share());
     let body = Metered::new(request.into_body(), charge.clone());
     let messages = Streaming::new_request(RawDecoder, body, encoding, Some(shared.request_bytes_max));
-    let body = match tokio::time::timeout(READ_TIME_MAX, read_one(messages)).await {
+    let body = match tokio::time::timeout(READ_TIME_MAX, read_one(messages, &charge)).await {
         Ok(read) => fitted(read?),
         Err(_) => return Err(Fault::Gone),
     };
-    if !charge.lock().unwrap_or_else(PoisonError::into_inner).resize(body.len() as u64) {
+    if !charge.resize(body.len() as u64) {
         return Err(Fault::Pressure);
     }
     let counts = otlp::inspect(signal, &body, &shared.rules, &shared.limits).map_err(|malformed| {
@@ -116,7 +116,7 @@ async fn accept(shared: &Shared, signal: Signal, request: Request<Body>) -> Resu
             undecodable(&malformed.to_string())
         }
     })?;
-    Ok(Offer { signal, counts, body })
+    Ok(Offer { signal, counts, body, charge })
 }
 
 fn encoding_of(request: &Request<Body>) -> Result<Option<CompressionEncoding>, Fault> {
@@ -132,9 +132,13 @@ fn encoding_of(request: &Request<Body>) -> Result<Option<CompressionEncoding>, F
     }
 }
 
-async fn read_one(mut messages: Streaming<Bytes>) -> Result<Bytes, Fault> {
+/// The message is charged at its decoded size as soon as it is there: a client may take its time to end the stream.
+async fn read_one(mut messages: Streaming<Bytes>, charge: &Charge) -> Result<Bytes, Fault> {
     let first = messages.message().await.map_err(|status| read_fault(&status))?;
     let body = first.ok_or_else(|| undecodable("the request has no message"))?;
+    if !charge.resize(body.len() as u64) {
+        return Err(Fault::Pressure);
+    }
     match messages.message().await.map_err(|status| read_fault(&status))? {
         Some(_) => Err(undecodable("the request has more than one message")),
         None => Ok(body),

@@ -7,6 +7,8 @@ use futures::future::BoxFuture;
 use pipeline::Refusal;
 use vocabulary::{ClassCounts, DropReason, RefuseReason, Signal};
 
+use crate::room::Charge;
+
 /// A request that is well formed and counted.
 #[derive(Debug)]
 pub struct Offer {
@@ -16,6 +18,8 @@ pub struct Offer {
     pub counts: ClassCounts,
     /// The encoded export request.
     pub body: Bytes,
+    /// What the body takes of the receive budget, until the last clone is dropped.
+    pub charge: Charge,
 }
 
 /// What became of an offer; it rests where the configured durability wants it.

@@ -7,8 +7,8 @@
 //!                                               RESOURCE_EXHAUSTED + RetryInfo              Gate::offer ─▶ Answer ─▶ response
 //! ```
 //!
-//! Limits: connections, streams per connection, header list, time to send a request, decoded size of one request, and decoded
-//! bytes of all requests together. Invariants: a request is answered with success only after the gate said that it is accepted;
+//! Limits: connections, streams per connection, header list, time to send a request, decoded size of one request, and bytes
+//! of all requests together, from their first chunk until the engine or the disk has them. Invariants: a request is answered with success only after the gate said that it is accepted;
 //! every request that is not accepted is reported to the gate with its reason, exactly once; a client that goes away before
 //! its request is complete was never an offer.
 
@@ -22,4 +22,4 @@ mod room;
 
 pub use gate::{Answer, Gate, Offer};
 pub use listen::{BindError, Listener, ServeError, Settings};
-pub use room::Room;
+pub use room::{Charge, Room};

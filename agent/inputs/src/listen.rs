@@ -38,7 +38,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub struct Settings {
     /// Largest request after decompression, in bytes.
     pub request_bytes_max: u64,
-    /// Budget of all requests that are being read or judged.
+    /// Budget of the bytes of all requests, from their first chunk until the engine's memory or the disk has them.
     pub room: Room,
     /// How items are classified.
     pub rules: Rules,

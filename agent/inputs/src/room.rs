@@ -1,8 +1,8 @@
-//! The receive budget: bytes of all requests that are being read or judged, over all connections. A limit per request does not
-//! bound a crowd of them.
+//! The receive budget: bytes of all requests from their first chunk until the engine or the disk has them, over all connections.
+//! A limit per request does not bound a crowd of them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A shared budget in bytes.
 #[derive(Clone, Debug)]
@@ -16,6 +16,31 @@ pub struct Room {
 pub(crate) struct Share {
     room: Room,
     bytes: u64,
+}
+
+/// What one request has taken of the budget; given back with the last clone. Whoever keeps the body of an offer after its answer,
+/// or while nobody waits for one, keeps a clone with it. Without a budget (`default`) nothing is charged.
+#[derive(Clone, Debug, Default)]
+pub struct Charge(Option<Arc<Mutex<Share>>>);
+
+impl Charge {
+    pub(crate) fn new(share: Share) -> Self {
+        Self(Some(Arc::new(Mutex::new(share))))
+    }
+
+    /// Takes `more` bytes, or none of them if the budget has not that many left.
+    pub(crate) fn grow(&self, more: u64) -> bool {
+        self.share().is_none_or(|mut share| share.grow(more))
+    }
+
+    /// Makes the share exactly this large; false, and unchanged, if the budget has not enough left.
+    pub(crate) fn resize(&self, bytes: u64) -> bool {
+        self.share().is_none_or(|mut share| share.resize(bytes))
+    }
+
+    fn share(&self) -> Option<MutexGuard<'_, Share>> {
+        self.0.as_ref().map(|share| share.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Room {

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes};
+use futures::StreamExt;
+use futures::future::BoxFuture;
 use http::uri::PathAndQuery;
-use inputs::{Answer, Gate, Listener, Room, Settings};
+use inputs::{Answer, Charge, Gate, Listener, Offer, Room, Settings};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
@@ -60,24 +62,47 @@ impl Decoder for Raw {
 #[derive(Clone, Default)]
 struct Seen {
     bodies: Arc<Mutex<Vec<Bytes>>>,
+    charges: Arc<Mutex<Vec<Charge>>>,
     refused: Arc<Mutex<Vec<RefuseReason>>>,
 }
 
 async fn serve(answer: Answer, room: Room) -> (SocketAddr, Seen) {
     let seen = Seen::default();
-    let (offered, refused) = (seen.clone(), seen.clone());
-    let gate = Gate::new(
-        move |offer| {
-            offered.bodies.lock().expect("no panic under it").push(offer.body);
-            Box::pin(async move { answer })
-        },
-        move |_, _, reason| refused.refused.lock().expect("no panic under it").push(reason),
-    );
+    let offered = seen.clone();
+    let address = listen(&seen, room, move |offer| {
+        offered.bodies.lock().expect("no panic under it").push(offer.body);
+        Box::pin(async move { answer })
+    });
+    (address.await, seen)
+}
+
+/// A gate that never answers and keeps each offer's charge, as a queue before a disk that hangs does.
+async fn serve_into_a_hung_disk(room: Room) -> (SocketAddr, Seen) {
+    let seen = Seen::default();
+    let offered = seen.clone();
+    let address = listen(&seen, room, move |offer| {
+        offered.charges.lock().expect("no panic under it").push(offer.charge);
+        Box::pin(std::future::pending())
+    });
+    (address.await, seen)
+}
+
+async fn listen(seen: &Seen, room: Room, offer: impl Fn(Offer) -> BoxFuture<'static, Answer> + Send + Sync + 'static) -> SocketAddr {
+    let refused = seen.clone();
+    let gate = Gate::new(offer, move |_, _, reason| refused.refused.lock().expect("no panic under it").push(reason));
     let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.address();
     let settings = Settings { request_bytes_max: REQUEST_BYTES_MAX, room, rules: Rules::default(), limits: Limits::default() };
     tokio::spawn(listener.serve(gate, settings, std::future::pending()));
-    (address, seen)
+    address
+}
+
+async fn await_used(room: &Room, what: &str, holds: impl Fn(u64) -> bool) {
+    let began = Instant::now();
+    while !holds(room.used()) {
+        assert!(began.elapsed() < Duration::from_secs(5), "{what}: {} bytes in use", room.used());
+        tokio::task::yield_now().await;
+    }
 }
 
 fn accepted() -> Answer {
@@ -158,11 +183,42 @@ async fn a_full_receive_budget_refuses_with_a_delay_before_the_body_is_kept() {
     assert_eq!(told.code(), Code::ResourceExhausted);
     assert!(told.get_details_retry_info().and_then(|info| info.retry_delay).is_some());
     assert_eq!(*seen.refused.lock().expect("no panic under it"), [RefuseReason::MemoryPressure]);
-    let began = Instant::now();
-    while room.used() > 0 {
-        assert!(began.elapsed() < Duration::from_secs(5), "the budget is given back");
-        tokio::task::yield_now().await;
-    }
+    await_used(&room, "the budget is given back", |used| used == 0).await;
+}
+
+#[tokio::test]
+async fn a_body_that_waits_for_the_disk_stays_charged_even_when_its_client_is_gone() {
+    let room = Room::new(1 << 20);
+    let (address, seen) = serve_into_a_hung_disk(room.clone()).await;
+    let body = logs(Value::StringValue("x".repeat(100 * 1024)));
+    let bytes = body.len() as u64;
+    let mut client = connect(address).await;
+    let waiting = tokio::spawn(async move { send(&mut client, LOGS, body).await });
+    await_used(&room, "the body is charged while it is offered", |used| used == bytes).await;
+    waiting.abort();
+    assert!(waiting.await.is_err_and(|ended| ended.is_cancelled()), "nobody waits for an answer");
+    // A second request is served after the first one's end was seen; the first one's body is still with the disk.
+    let mut client = connect(address).await;
+    let second = tokio::spawn(async move { send(&mut client, LOGS, logs(Value::IntValue(1))).await });
+    await_used(&room, "both are charged", |used| used > bytes).await;
+    second.abort();
+    seen.charges.lock().expect("no panic under it").clear();
+    await_used(&room, "the budget is given back", |used| used == 0).await;
+}
+
+#[tokio::test]
+async fn an_inflated_message_is_charged_before_its_stream_ends() {
+    let room = Room::new(1 << 20);
+    let (address, _seen) = serve(accepted(), room.clone()).await;
+    let body = Bytes::from(logs(Value::StringValue("x".repeat(200 * 1024))));
+    let bytes = body.len() as u64;
+    let mut client = connect(address).await.send_compressed(CompressionEncoding::Gzip);
+    let endless = futures::stream::once(async move { body }).chain(futures::stream::pending());
+    client.ready().await.expect("the connection stands");
+    let path = PathAndQuery::from_static(LOGS);
+    let waiting = tokio::spawn(async move { client.client_streaming::<_, Bytes, Bytes, _>(Request::new(endless), path, Raw).await });
+    await_used(&room, "the decoded size is charged", |used| used >= bytes).await;
+    waiting.abort();
 }
 
 #[tokio::test]

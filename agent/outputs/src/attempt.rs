@@ -4,12 +4,10 @@
 use std::error::Error;
 use std::time::Duration;
 
-use pipeline::Outcome;
+use pipeline::{Outcome, SERVER_PAUSE_MAX};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// Longest pause a destination may ask for; a larger wish is a mistake, and the record is asked about again after this.
-const SERVER_DELAY_MAX: Duration = Duration::from_secs(300);
 /// Longest text kept of an error: what a report carries.
 const ERROR_BYTES_MAX: usize = 200;
 
@@ -41,13 +39,19 @@ pub struct Attempt {
     pub outcome: Outcome,
     /// What it says about the destination.
     pub condition: Condition,
-    /// The error in printable characters, at most 200 bytes; empty on success.
+    /// The error in printable characters, at most 200 bytes; empty on success, but for a warning about its answer.
     pub error: String,
 }
 
 impl Attempt {
     pub(crate) fn delivered() -> Self {
         Self { outcome: Outcome::Delivered, condition: Condition::Reachable, error: String::new() }
+    }
+
+    /// Taken, with an answer too large to be read: were items rejected, nobody here knows, and sending again would only duplicate.
+    pub(crate) fn delivered_unread(bytes_max: usize) -> Self {
+        let error = format!("the answer is larger than {bytes_max} bytes and was not read; its record counts as delivered");
+        Self { error, ..Self::delivered() }
     }
 
     pub(crate) fn partial(rejected: u64, message: &str) -> Self {
@@ -73,7 +77,7 @@ impl Attempt {
     }
 
     fn refused(status: &Status) -> Self {
-        let after = status.get_details_retry_info().and_then(|info| info.retry_delay).map(|delay| delay.min(SERVER_DELAY_MAX));
+        let after = status.get_details_retry_info().and_then(|info| info.retry_delay).map(|delay| delay.min(SERVER_PAUSE_MAX));
         let (outcome, condition) = match status.code() {
             Code::Unauthenticated | Code::PermissionDenied => (Outcome::Retry { after }, Condition::AuthenticationFailed),
             Code::ResourceExhausted if after.is_some() => (Outcome::Retry { after }, Condition::RateLimited),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use vocabulary::Signal;
 
 use crate::attempt::{Attempt, Condition};
@@ -19,7 +19,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// A dead peer is noticed after interval plus timeout, even behind a load balancer that drops packets.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// An export response holds two numbers and a message; more is not read.
+/// An export response holds a number and a message; a larger one is not read.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 /// Frames of 64 KiB instead of 16: fewer headers per record.
 const FRAME_BYTES: u32 = 64 * 1024;
@@ -89,18 +89,43 @@ impl OtlpGrpc {
     /// Sends one record.
     pub(crate) async fn send(&self, signal: Signal, body: Bytes) -> Attempt {
         match tokio::time::timeout(CALL_TIME_MAX, self.call(signal, body)).await {
-            Ok(Ok(response)) => read_response(&response),
+            Ok(Ok(Answered::Read(response))) => read_response(&response),
+            Ok(Ok(Answered::TooLarge)) => Attempt::delivered_unread(RESPONSE_BYTES_MAX),
             Ok(Err(status)) => Attempt::failed(&status),
             Err(_) => Attempt::timed_out(CALL_TIME_MAX),
         }
     }
 
-    async fn call(&self, signal: Signal, body: Bytes) -> Result<Bytes, Status> {
+    async fn call(&self, signal: Signal, body: Bytes) -> Result<Answered, Status> {
         let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(RESPONSE_BYTES_MAX);
         client.ready().await.map_err(|cause| Status::from_error(Box::new(cause)))?;
-        let response = client.unary(Request::new(body), path(signal), Raw).await?;
-        Ok(response.into_inner())
+        // The response is read as a stream because a refusal then fails the call itself: what fails afterwards is about an answer.
+        let request = Request::new(futures::stream::once(std::future::ready(body)));
+        let mut answers = client.streaming(request, path(signal), Raw).await?.into_inner();
+        let answer = match answers.message().await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Err(Status::internal("the destination ended the call without an answer")),
+            Err(status) if is_too_large(&status) => return Ok(Answered::TooLarge),
+            Err(status) => return Err(status),
+        };
+        // The status follows the message.
+        answers.trailers().await?;
+        Ok(Answered::Read(answer))
     }
+}
+
+/// What came back on a call that the destination did not refuse.
+enum Answered {
+    Read(Bytes),
+    /// It announced more than is read.
+    TooLarge,
+}
+
+/// Whether tonic gave up on an answer for its announced size. There is no type for it: the text is that of its decoder and holds
+/// our own limit, so that a destination that found our request too large is not mistaken for it.
+fn is_too_large(status: &Status) -> bool {
+    let (text, limit) = (status.message(), format!("the limit is: {RESPONSE_BYTES_MAX} bytes"));
+    status.code() == Code::OutOfRange && text.starts_with("Error, decoded message length too large") && text.ends_with(&limit)
 }
 
 fn path(signal: Signal) -> PathAndQuery {

@@ -50,6 +50,21 @@ async fn a_partial_success_says_how_many_were_rejected() {
 }
 
 #[tokio::test]
+async fn a_success_whose_answer_is_too_large_to_read_is_delivered_with_a_warning() {
+    let partial = ExportTracePartialSuccess { rejected_spans: 0, error_message: "x".repeat(100 * 1024) };
+    let seen = attempt(Ok(ExportTraceServiceResponse { partial_success: Some(partial) })).await;
+    assert_eq!((seen.outcome, seen.condition), (Outcome::Delivered, Condition::Reachable));
+    assert!(seen.error.contains("65536 bytes"), "{}", seen.error);
+}
+
+#[tokio::test]
+async fn a_destination_that_finds_the_request_too_large_did_not_take_it() {
+    let text = "Error, decoded message length too large: found 5242880 bytes, the limit is: 65536 bytes";
+    let seen = attempt(Err(Status::out_of_range(text))).await;
+    assert_eq!(seen.outcome, Outcome::Retry { after: None });
+}
+
+#[tokio::test]
 async fn a_destination_that_does_not_know_us_keeps_the_record_waiting() {
     let seen = attempt(Err(Status::unauthenticated("who are you"))).await;
     assert_eq!((seen.outcome, seen.condition), (Outcome::Retry { after: None }, Condition::AuthenticationFailed));

@@ -8,6 +8,10 @@ use crate::{Books, BufferMode, Checkpoint, Held, IdRanges, Phase, Pipeline};
 /// Most items memory-only intake may take on between two durable checkpoints; it bounds what a crash can hide. Five
 /// checkpoints per second at this many items are above a million items per second.
 const VOLATILE_ALLOWANCE: u64 = 1 << 18;
+/// Ranges of ids in a checkpoint from which intake waits, three quarters of what a slot on disk holds. Records of signals that
+/// go to different destinations cost a range each while one of those is dead. The last quarter is for what a window settles
+/// out of order.
+pub const CHECKPOINT_RANGES_MAX: u64 = 3 << 18;
 /// Checkpoints that may be on their way to the disk at once; an older one is forgotten, which delays what it would prove.
 const CUTS_MAX: usize = 4;
 

@@ -1,7 +1,7 @@
 //! One destination: what waits for it, what is on its way, and when it may be tried again. Nothing here is shared, so a
 //! destination that is dead holds back nobody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use vocabulary::{Class, Signal};
@@ -14,23 +14,42 @@ use crate::{Config, DestinationConfig, DestinationGauge, IdRanges, RecordId, Ret
 /// Shortest pause after a failure: full jitter may draw nearly zero, which would be no pause at all.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause a destination may ask for; a longer one is more likely a mistake than a wish.
-const SERVER_PAUSE_MAX: Duration = Duration::from_secs(3_600);
+pub const SERVER_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Pause of a record after the first fault of the agent's own; it doubles with each.
+const REST_MIN: Duration = Duration::from_secs(1);
+/// Faults of the agent's own at which a record is given up: with seven pauses before, a disk has two minutes to come back.
+const FAULTS_MAX: u32 = 8;
 
 /// What waits in one class. Everything from `cursor` up that is unsettled here waits, and so does what stands in `behind`.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     cursor: u64,
     /// Sequences below the cursor that wait, with the tries they had: failed sends, and records stored out of order.
-    behind: BTreeMap<u64, u32>,
+    behind: BTreeMap<u64, Tries>,
     /// Ids this destination needs no more.
     pub(crate) settled: IdRanges,
+}
+
+/// How often a record was handed out, and how many of those times the agent could not read it back.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tries {
+    handed_out: u32,
+    faults: u32,
 }
 
 /// A record on its way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flight {
-    pub(crate) attempt: u32,
+    /// This one included.
+    tries: Tries,
     sent_at: Duration,
+}
+
+/// A record that waits by itself, for a reason that is not the destination's.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    until: Duration,
+    tries: Tries,
 }
 
 /// How one destination does.
@@ -65,11 +84,16 @@ pub(crate) struct Destination {
     pub(crate) queues: PerClass<Queue>,
     turns: Turns,
     in_flight: BTreeMap<RecordId, Flight>,
-    /// Records that are unsettled here and not in flight.
+    /// Records that wait by themselves, and when each may be tried again.
+    resting: BTreeMap<RecordId, Rest>,
+    rests: BTreeSet<(Duration, RecordId)>,
+    /// Records that are unsettled here, and neither in flight nor resting.
     waiting: u64,
     /// Items held in memory alone, by signal and class; what a crash would take.
     pub(crate) volatile: [[u64; Class::COUNT]; Signal::COUNT],
     health: Health,
+    /// Until when the destination asked to be left alone. A success does not shorten it: it may answer an older send.
+    asked_until: Option<Duration>,
     pauses: u64,
 }
 
@@ -84,9 +108,12 @@ impl Destination {
             queues: PerClass::default(),
             turns: Turns::new(&whole.classes),
             in_flight: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            rests: BTreeSet::new(),
             waiting: 0,
             volatile: Default::default(),
             health: Health::Well,
+            asked_until: None,
             pauses: jitter::hash_text(&config.name),
         }
     }
@@ -100,12 +127,13 @@ impl Destination {
         self.waiting += 1;
         let queue = &mut self.queues[id.class];
         if id.sequence < queue.cursor {
-            queue.behind.insert(id.sequence, 0);
+            queue.behind.insert(id.sequence, Tries::default());
         }
     }
 
     /// Chooses what to send next and puts it on its way.
     pub(crate) fn choose(&mut self, now: Duration, lanes: &PerClass<Lane>) -> Option<Chosen> {
+        self.end_rests(now);
         if self.waiting == 0 || !self.has_room() || !self.end_pause(now) {
             return None;
         }
@@ -125,8 +153,9 @@ impl Destination {
         self.queues[class].leave(sequence);
         let id = RecordId { class, sequence };
         self.waiting -= 1;
-        self.in_flight.insert(id, Flight { attempt: tries.saturating_add(1), sent_at: now });
-        Some(Chosen { id, tries })
+        let handed_out = tries.handed_out.saturating_add(1);
+        self.in_flight.insert(id, Flight { tries: Tries { handed_out, ..tries }, sent_at: now });
+        Some(Chosen { id, tries: tries.handed_out })
     }
 
     /// The answer for a record arrived; none if it was not on its way.
@@ -147,9 +176,9 @@ impl Destination {
         };
         let is_new = before == 0 || flight.sent_at >= since;
         let failures = if is_new { before.saturating_add(1) } else { before };
-        let asked = after.unwrap_or_default().min(SERVER_PAUSE_MAX);
+        self.asked_until = self.asked_until.max(after.map(|asked| now + asked.min(SERVER_PAUSE_MAX)));
         let drawn = if is_new { self.draw_pause(failures) } else { Duration::ZERO };
-        let until = (now + asked.max(drawn)).max(paused.unwrap_or_default());
+        let until = (now + drawn).max(paused.unwrap_or_default());
         self.health = Health::Failing { failures, since: if is_new { now } else { since }, until: Some(until) };
     }
 
@@ -164,12 +193,37 @@ impl Destination {
     /// The record is to be sent again, in its place.
     pub(crate) fn requeue(&mut self, id: RecordId, flight: Flight) {
         self.waiting += 1;
-        self.queues[id.class].behind.insert(id.sequence, flight.attempt);
+        self.queues[id.class].behind.insert(id.sequence, flight.tries);
+    }
+
+    /// The record could not be read back: it waits by itself. Whether it does; the last fault is one too many.
+    pub(crate) fn rest(&mut self, now: Duration, id: RecordId, flight: Flight) -> bool {
+        let tries = Tries { faults: flight.tries.faults + 1, ..flight.tries };
+        if tries.faults >= FAULTS_MAX {
+            return false;
+        }
+        let until = now + REST_MIN * (1 << (tries.faults - 1));
+        self.resting.insert(id, Rest { until, tries });
+        self.rests.insert((until, id));
+        true
+    }
+
+    /// Records that have rested wait in their places.
+    fn end_rests(&mut self, now: Duration) {
+        while let Some(&(until, id)) = self.rests.first().filter(|(until, _)| *until <= now) {
+            self.rests.remove(&(until, id));
+            if let Some(rest) = self.resting.remove(&id) {
+                self.waiting += 1;
+                self.queues[id.class].behind.insert(id.sequence, rest.tries);
+            }
+        }
     }
 
     /// The record is given up: takes it out of wherever it stands.
     pub(crate) fn forget(&mut self, id: RecordId) {
-        if self.in_flight.remove(&id).is_none() {
+        if let Some(rest) = self.resting.remove(&id) {
+            self.rests.remove(&(rest.until, id));
+        } else if self.in_flight.remove(&id).is_none() {
             self.queues[id.class].behind.remove(&id.sequence);
             self.waiting = self.waiting.saturating_sub(1);
         }
@@ -183,25 +237,35 @@ impl Destination {
         self.in_flight.contains_key(&id)
     }
 
-    /// Whether the record waits after a failed send.
+    /// Whether the record was handed out before, and waits.
     pub(crate) fn is_retrying(&self, id: RecordId) -> bool {
-        self.queues[id.class].behind.get(&id.sequence).is_some_and(|&tries| tries > 0)
+        self.resting.contains_key(&id) || self.queues[id.class].behind.get(&id.sequence).is_some_and(|tries| tries.handed_out > 0)
     }
 
     pub(crate) const fn is_failing(&self) -> bool {
         matches!(self.health, Health::Failing { .. })
     }
 
-    /// Whether nothing is on its way and nothing could be sent without waiting for the destination to recover.
+    /// Whether nothing is on its way and nothing could be sent without waiting for the destination, or the disk, to recover.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.in_flight.is_empty() && (self.waiting == 0 || self.is_failing())
+        self.in_flight.is_empty() && (self.waiting == 0 || self.is_failing() || self.asked_until.is_some())
     }
 
     /// When a poll may yield because time passed.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
+        if !self.has_room() {
+            return None;
+        }
+        let pause = self.pause_until().filter(|_| self.waiting > 0);
+        let rest = self.rests.first().map(|&(until, _)| self.pause_until().map_or(until, |pause| until.max(pause)));
+        [pause, rest].into_iter().flatten().min()
+    }
+
+    /// Nothing is sent before this instant; cleared by the first poll that may send again.
+    fn pause_until(&self) -> Option<Duration> {
         match self.health {
-            Health::Failing { until, .. } if self.waiting > 0 && self.has_room() => until,
-            Health::Failing { .. } | Health::Well => None,
+            Health::Failing { until, .. } => until.max(self.asked_until),
+            Health::Well => self.asked_until,
         }
     }
 
@@ -211,30 +275,33 @@ impl Destination {
     }
 
     fn end_pause(&mut self, now: Duration) -> bool {
-        let Health::Failing { until, .. } = &mut self.health else { return true };
-        if until.is_some_and(|until| now < until) {
+        if self.pause_until().is_some_and(|until| now < until) {
             return false;
         }
-        *until = None;
+        self.asked_until = None;
+        if let Health::Failing { until, .. } = &mut self.health {
+            *until = None;
+        }
         true
     }
 
     pub(crate) fn gauge(&self) -> DestinationGauge {
-        let (backing_off_until, consecutive_failures) = match self.health {
-            Health::Well => (None, 0),
-            Health::Failing { failures, until, .. } => (until, failures),
+        let consecutive_failures = match self.health {
+            Health::Well => 0,
+            Health::Failing { failures, .. } => failures,
         };
+        let backing_off_until = self.pause_until();
         DestinationGauge { name: self.name.clone(), in_flight: self.in_flight.len(), backing_off_until, consecutive_failures }
     }
 }
 
 impl Queue {
     /// The oldest record that waits: behind the cursor first, unless fresh ones are asked for.
-    fn head(&mut self, lane: &Lane, bit: u16, fresh_first: bool) -> Option<(u64, u32)> {
+    fn head(&mut self, lane: &Lane, bit: u16, fresh_first: bool) -> Option<(u64, Tries)> {
         let fresh = lane.entries.range(self.cursor..).find(|(_, entry)| entry.unsettled & bit != 0).map(|(&sequence, _)| sequence);
         self.cursor = fresh.unwrap_or(lane.next_sequence);
         let behind = self.behind.first_key_value().map(|(&sequence, &tries)| (sequence, tries));
-        let fresh = fresh.map(|sequence| (sequence, 0));
+        let fresh = fresh.map(|sequence| (sequence, Tries::default()));
         if fresh_first { fresh.or(behind) } else { behind.or(fresh) }
     }
 

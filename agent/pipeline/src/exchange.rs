@@ -101,7 +101,7 @@ pub struct Send {
     pub attempt: u32,
 }
 
-/// What became of a send.
+/// What became of a record that was handed out to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Confirmed.
@@ -120,6 +120,10 @@ pub enum Outcome {
     Rejected,
     /// The spool could not read it back: dropped as `Corrupt`.
     Unreadable,
+    /// It was not sent, for the agent could not read it back for a reason of its own that may pass: an I/O error, not damage.
+    /// The record waits 1 s, then twice as long each time, and at the eighth such fault it is dropped as `DiskError`. It says
+    /// nothing about the destination, which goes on being sent other records.
+    LocalFault,
 }
 
 /// What the spool must persist, as one atom.
@@ -178,7 +182,7 @@ pub struct Gauges {
     pub memory_items: u64,
     /// Its bound.
     pub memory_items_max: u64,
-    /// Bodies on disk that are unsettled, in bytes, reserved ones included.
+    /// What unsettled records take on disk, in bytes, headers and reserved ones included.
     pub disk_bytes: u64,
     /// Its bound.
     pub disk_bytes_max: u64,
@@ -186,6 +190,9 @@ pub struct Gauges {
     pub held_records: u64,
     /// When the oldest of them was received.
     pub oldest_received_unix_ms: Option<u64>,
+    /// How near intake is to its hard limit, in permille: the fill of memory or of the pool that all classes share, in bytes or in
+    /// items, whichever is highest. It is what the soft limit is compared with.
+    pub fill_permille: u64,
     /// Whether intake is above its soft limit.
     pub over_soft: bool,
     /// Where the engine is in its life.

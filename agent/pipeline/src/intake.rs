@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
+use crate::checkpoint::CHECKPOINT_RANGES_MAX;
 use crate::engine::{Entry, Place, Storing};
-use crate::space::{Placement, Size, is_low};
+use crate::space::{Placement, Size, Space, is_low};
 use crate::{Admission, Origin, Part, Persist, Phase, Pipeline, RecordId, Refusal, Request, Verdict, jitter};
 
 /// Pause asked of a client while the agent ends: its successor needs about that long.
@@ -42,7 +43,7 @@ impl Pipeline {
         if counts.is_mixed() && self.is_under_pressure() {
             return Verdict::Split;
         }
-        let mut space = self.space;
+        let mut space = self.room();
         let placement = space.place(class, Size { bytes: body.len() as u64, items: counts.total() });
         if counts.is_mixed() && matches!(placement, Placement::Shed | Placement::Full) {
             return Verdict::Split;
@@ -74,7 +75,7 @@ impl Pipeline {
         if let Some(verdict) = self.turn_away(occasion, &counts) {
             return verdict;
         }
-        let mut space = self.space;
+        let mut space = self.room();
         let mut total_bytes = 0;
         let mut pieces = Vec::with_capacity(parts.len());
         for Part { class, items, body } in parts {
@@ -129,6 +130,17 @@ impl Pipeline {
     /// The spool could not make a record durable: its room is returned. A client is to be told `HardLimit`; what the kernel
     /// gave, and what the final flush gave, is dropped as `DiskError`.
     pub fn handle_store_failed(&mut self, now: Duration, id: RecordId) {
+        self.store_failed(now, id, None);
+    }
+
+    /// As [`Self::handle_store_failed`], for a record whose request cannot be refused any more because another part of it was
+    /// taken: it was received, and is dropped as `DiskError`. The client is to be told by partial success.
+    pub fn handle_store_dropped(&mut self, now: Duration, id: RecordId) {
+        self.store_failed(now, id, Some(Origin::Kernel));
+    }
+
+    /// `as_if` overrules where the record came from: what cannot be refused is treated as the kernel's.
+    fn store_failed(&mut self, now: Duration, id: RecordId, as_if: Option<Origin>) {
         self.observe(now);
         let Some(Storing { entry, origin }) = self.storing.remove(&id) else {
             if self.lanes[id.class].entries.get(&id.sequence).is_some_and(|entry| entry.place == Place::Flushing) {
@@ -136,7 +148,7 @@ impl Pipeline {
             }
             return;
         };
-        match origin {
+        match as_if.unwrap_or(origin) {
             Origin::Client => self.books.refuse(entry.signal, &entry.counts, RefuseReason::HardLimit),
             Origin::Kernel => {
                 self.books.receive(entry.signal, &entry.counts);
@@ -179,6 +191,13 @@ impl Pipeline {
                 Some(Verdict::Admitted(Admission::nothing()))
             }
         }
+    }
+
+    /// The room there is, to decide on.
+    fn room(&self) -> Space {
+        let mut space = self.space;
+        space.set_countable(!self.has_disk() || self.checkpoint_ranges() < CHECKPOINT_RANGES_MAX);
+        space
     }
 
     /// Whether importance must be looked at item by item.

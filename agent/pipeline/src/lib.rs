@@ -43,6 +43,11 @@
 //! - What memory alone may lose in a crash is bounded before it is accepted: memory-only intake in mode `Spill` waits for the
 //!   first durable checkpoint, and goes to disk beyond what the last one allows. The loss shows as `CrashVolatile`: the sum
 //!   uses what the last checkpoint knew, `Books::crash_volatile_bounds` says what it may really be.
+//! - A bound that cannot be made durable is not promised: while no checkpoint becomes durable, memory-only intake in mode
+//!   `Spill` ends after the allowance of the last one, 262,144 items at most, and what the disk does not take either is refused
+//!   as `HardLimit`, however empty memory is. The first durable checkpoint opens it again.
+//! - With a disk, intake waits (as without room) from `CHECKPOINT_RANGES_MAX` ranges of ids on: a checkpoint always fits its slot.
+//! - A server's pause, at most `SERVER_PAUSE_MAX`, is kept whatever else the destination answers meanwhile.
 //! - A record that the final flush synced and no checkpoint followed is taken for a new one at the next start, unless some
 //!   destination had settled it: it is counted once more as received, within those bounds.
 
@@ -67,10 +72,13 @@ mod shutdown;
 mod space;
 
 pub use books::{Books, Broken, DestinationBook, DestinationCell, Held, InputCell, KernelBook};
+pub use checkpoint::CHECKPOINT_RANGES_MAX;
 pub use config::{BufferMode, ClassPolicy, Config, DestinationConfig, MemoryLimits, RetryPolicy};
+pub use dispatch::SERVER_PAUSE_MAX;
 pub use engine::Pipeline;
 pub use exchange::{
     Admission, Checkpoint, DestinationGauge, Gauges, Origin, Outcome, Part, Persist, Phase, Recovered, Refusal, Request, Send, Verdict,
 };
 pub use ranges::IdRanges;
 pub use record::{DestinationIndex, RecordId, Stored};
+pub use space::RECORD_DISK_BYTES;

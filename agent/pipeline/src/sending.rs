@@ -37,6 +37,17 @@ impl Pipeline {
             Outcome::Partial { rejected } => Settlement::Delivered { rejected },
             Outcome::Rejected => Settlement::Dropped(DropReason::Rejected),
             Outcome::Unreadable => Settlement::Dropped(DropReason::Corrupt),
+            Outcome::LocalFault => {
+                let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
+                if state.rest(self.now, id, flight) {
+                    if let Some(book) = self.books.destinations.get_mut(index) {
+                        book.shift(entry.signal, &entry.counts, HeldState::InFlight, HeldState::WaitingRetry);
+                    }
+                    self.is_dirty = true;
+                    return;
+                }
+                Settlement::Dropped(DropReason::DiskError)
+            }
             Outcome::Retry { after } => {
                 state.note_failure(self.now, flight, after);
                 let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };

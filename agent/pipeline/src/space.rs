@@ -9,6 +9,9 @@ use crate::{BufferMode, Config};
 /// Percentage points below the soft limit at which intake leaves it again.
 const HYSTERESIS: u32 = 5;
 
+/// What a record takes on disk beside its body: the spool's header of 56 bytes, and at most 7 of padding.
+pub const RECORD_DISK_BYTES: u64 = 64;
+
 /// What a record takes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size {
@@ -91,6 +94,8 @@ pub(crate) struct Space {
     disk_bytes_max_low: u64,
     disk_records: u64,
     disk_records_max: u64,
+    /// Whether a checkpoint has room for the ids of another record.
+    is_countable: bool,
     /// Items accepted into memory alone since the start.
     volatile_total: u64,
     /// What `volatile_total` may reach before the next checkpoint is durable.
@@ -113,6 +118,7 @@ impl Space {
             disk_bytes_max_low: low_share,
             disk_records: 0,
             disk_records_max: config.disk_records_max(),
+            is_countable: true,
             volatile_total: 0,
             volatile_ceiling: 0,
         }
@@ -124,7 +130,7 @@ impl Space {
             return Placement::TooLarge;
         }
         let shedding = is_low(class) && self.over_soft && !self.within_reserve(class, size);
-        let fits = !shedding && self.bytes.fits(class, size.bytes) && self.items.fits(class, size.items);
+        let fits = !shedding && self.is_countable && self.bytes.fits(class, size.bytes) && self.items.fits(class, size.items);
         let placement = match self.mode {
             BufferMode::Memory if fits => Placement::Memory,
             BufferMode::Spill if fits && self.volatile_total + size.items <= self.volatile_ceiling => Placement::Memory,
@@ -155,8 +161,8 @@ impl Space {
         addressable
             && match self.mode {
                 BufferMode::Memory => memory,
-                BufferMode::Spill => memory || size.bytes <= self.disk_bytes_max_of(class),
-                BufferMode::Mirror => size.bytes <= self.disk_bytes_max_of(class),
+                BufferMode::Spill => memory || on_disk(size.bytes) <= self.disk_bytes_max_of(class),
+                BufferMode::Mirror => on_disk(size.bytes) <= self.disk_bytes_max_of(class),
             }
     }
 
@@ -165,7 +171,8 @@ impl Space {
     }
 
     fn disk_fits(&self, class: Class, bytes: u64) -> bool {
-        self.disk_bytes.saturating_add(bytes) <= self.disk_bytes_max_of(class) && self.disk_records < self.disk_records_max
+        let is_within = self.disk_bytes.saturating_add(on_disk(bytes)) <= self.disk_bytes_max_of(class);
+        is_within && self.is_countable && self.disk_records < self.disk_records_max
     }
 
     fn within_reserve(&self, class: Class, size: Size) -> bool {
@@ -187,13 +194,13 @@ impl Space {
 
     /// A record goes to disk whatever the budget says: found there at start, or flushed at the end.
     pub(crate) fn take_disk(&mut self, bytes: u64) {
-        self.disk_bytes = self.disk_bytes.saturating_add(bytes);
+        self.disk_bytes = self.disk_bytes.saturating_add(on_disk(bytes));
         self.disk_records += 1;
     }
 
     /// A record on disk is needed no more.
     pub(crate) fn give_disk(&mut self, bytes: u64) {
-        self.disk_bytes = self.disk_bytes.saturating_sub(bytes);
+        self.disk_bytes = self.disk_bytes.saturating_sub(on_disk(bytes));
         self.disk_records = self.disk_records.saturating_sub(1);
     }
 
@@ -202,7 +209,8 @@ impl Space {
         self.over_soft = if self.over_soft { fill > 0 && fill >= self.resume_permille } else { fill >= self.soft_permille };
     }
 
-    fn permille(&self) -> u64 {
+    /// Fill of memory or of the shared pool, whichever is highest.
+    pub(crate) fn permille(&self) -> u64 {
         self.bytes.permille().max(self.items.permille())
     }
 
@@ -224,6 +232,10 @@ impl Space {
         self.volatile_ceiling = total;
     }
 
+    pub(crate) const fn set_countable(&mut self, is_countable: bool) {
+        self.is_countable = is_countable;
+    }
+
     pub(crate) fn memory(&self) -> Size {
         Size { bytes: self.bytes.total(), items: self.items.total() }
     }
@@ -231,6 +243,11 @@ impl Space {
     pub(crate) const fn disk_bytes(&self) -> u64 {
         self.disk_bytes
     }
+}
+
+/// What a record with a body of this many bytes takes on disk.
+const fn on_disk(body: u64) -> u64 {
+    body.saturating_add(RECORD_DISK_BYTES)
 }
 
 /// Whether the soft limit applies to the class.

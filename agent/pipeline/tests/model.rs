@@ -47,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => prop::option::of((0_u64..3_000).prop_map(Duration::from_millis)).prop_map(|after| Outcome::Retry { after }),
         1 => Just(Outcome::Rejected),
         1 => Just(Outcome::Unreadable),
+        2 => Just(Outcome::LocalFault),
     ];
     let signal = prop_oneof![3 => Just(Signal::Traces), 2 => Just(Signal::Logs)];
     let origin = prop_oneof![4 => Just(Origin::Client), 1 => Just(Origin::Kernel)];
@@ -232,11 +233,11 @@ impl World {
     fn answer(&mut self, destination: usize, send: Send, outcome: Outcome) {
         let dropped = |engine: &Pipeline| {
             let cells = engine.books().destinations[destination].cells.iter().flatten();
-            cells.map(|cell| cell.dropped[DropReason::RetryExhausted.index()]).sum::<u64>()
+            cells.map(|cell| cell.dropped[DropReason::RetryExhausted.index()] + cell.dropped[DropReason::DiskError.index()]).sum::<u64>()
         };
         let before = dropped(&self.engine);
         self.engine.handle_outcome(self.now, DestinationIndex(destination as u8), send.id, outcome);
-        if !matches!(outcome, Outcome::Retry { .. }) || dropped(&self.engine) > before {
+        if !matches!(outcome, Outcome::Retry { .. } | Outcome::LocalFault) || dropped(&self.engine) > before {
             self.settled.insert((destination, send.id));
         }
     }
@@ -333,7 +334,7 @@ impl World {
     }
 
     fn verify(&self) {
-        self.engine.check().unwrap();
+        self.engine.check_held().unwrap();
         self.engine.published().check().unwrap();
         let gauges = self.engine.gauges();
         assert!(

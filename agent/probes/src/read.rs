@@ -1,6 +1,6 @@
 //! Reading of rings, cells and counters. Separate from the loading because it is what runs all the time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
 
@@ -46,6 +46,24 @@ pub struct Slot {
     pub cells: Vec<(u64, Churn)>,
 }
 
+/// Cells that were taken out of the kernel and are not yet handed over. They are counted as produced when they are taken, so they
+/// stay here until the reading they belong to, or a later one, has succeeded.
+#[derive(Debug, Default)]
+struct Taken(BTreeMap<u64, Churn>);
+
+impl Taken {
+    fn add(&mut self, cgroup: u64, sum: Churn) {
+        let cell = self.0.entry(cgroup).or_default();
+        *cell = cell.plus([sum.forks, sum.execs, sum.exits]);
+    }
+
+    /// Hands over everything, if what had to be read besides was read.
+    fn hand_over<T, E>(&mut self, besides: Result<T, E>) -> Result<(Slot, T), E> {
+        let besides = besides?;
+        Ok((Slot { cells: std::mem::take(&mut self.0).into_iter().collect() }, besides))
+    }
+}
+
 pub(crate) struct Maps {
     pub(crate) urgent: RingBuf<MapData>,
     pub(crate) lifecycle: RingBuf<MapData>,
@@ -62,13 +80,14 @@ pub struct Probes {
     states: Vec<SignalState>,
     account: Account,
     slot: u32,
+    taken: Taken,
     /// Records that were read to close a slot and are not yet taken.
     pending: VecDeque<Event>,
 }
 
 impl Probes {
     pub(crate) fn new(ebpf: Ebpf, maps: Maps, states: Vec<SignalState>, account: Account) -> Self {
-        Self { ebpf, maps, states, account, slot: 0, pending: VecDeque::new() }
+        Self { ebpf, maps, states, account, slot: 0, taken: Taken::default(), pending: VecDeque::new() }
     }
 
     /// State of each signal, decided at the start.
@@ -114,19 +133,19 @@ impl Probes {
         let pending = &mut self.pending;
         drain(&mut self.maps.lifecycle, &mut self.account, &mut |event| pending.push_back(event));
         drain(&mut self.maps.urgent, &mut self.account, &mut |event| pending.push_back(event));
-        let slot = self.read_cells(next).map_err(|source| PollError::Access { name: "CHURN", source })?;
-        let set = self.read_set(ended & 1).map_err(|source| PollError::Access { name: "COUNTERS", source })?;
+        let read = self.read_cells(next).map_err(|source| PollError::Access { name: "CHURN", source });
+        let set = read.and_then(|()| self.read_set(ended & 1).map_err(|source| PollError::Access { name: "COUNTERS", source }));
+        let (slot, set) = self.taken.hand_over(set)?;
         let missed = self.missed();
         self.account.close(ended, set, missed);
         Ok(slot)
     }
 
     /// Takes the cells of all slots but the current one.
-    fn read_cells(&mut self, current: u32) -> Result<Slot, MapError> {
+    fn read_cells(&mut self, current: u32) -> Result<(), MapError> {
         // The keys first, because a removal in between would send the kernel's iteration back to its start. Twice the map's size bounds it
         // while programs insert.
         let keys: Vec<[u64; 2]> = self.maps.churn.keys().take(2 * abi::CHURN_CELLS_MAX as usize).collect::<Result<_, _>>()?;
-        let mut cells = std::collections::BTreeMap::<u64, Churn>::new();
         for key in keys {
             let [cgroup, slot] = key;
             let slot = u32::try_from(slot).unwrap_or(0);
@@ -142,10 +161,9 @@ impl Probes {
             let sum = values.iter().fold(Churn::default(), |sum, cell| sum.plus(*cell));
             self.maps.churn.remove(&key)?;
             self.account.produced(slot, sum.total());
-            let cell = cells.entry(cgroup).or_default();
-            *cell = cell.plus([sum.forks, sum.execs, sum.exits]);
+            self.taken.add(cgroup, sum);
         }
-        Ok(Slot { cells: cells.into_iter().collect() })
+        Ok(())
     }
 
     fn read_set(&self, parity: u32) -> Result<Set, MapError> {
@@ -220,6 +238,18 @@ mod tests {
     fn the_probes_can_move_to_a_thread_of_their_own() {
         fn is_send<T: Send>() {}
         is_send::<Probes>();
+    }
+
+    #[test]
+    fn cells_of_a_reading_that_failed_are_handed_over_with_the_next() {
+        let mut taken = Taken::default();
+        taken.add(7, Churn { forks: 1, ..Churn::default() });
+        assert_eq!(taken.hand_over(Err::<(), _>("no counters")), Err("no counters"));
+        taken.add(7, Churn { forks: 2, ..Churn::default() });
+        taken.add(3, Churn { exits: 1, ..Churn::default() });
+        let cells = vec![(3, Churn { exits: 1, ..Churn::default() }), (7, Churn { forks: 3, ..Churn::default() })];
+        assert_eq!(taken.hand_over(Ok::<_, ()>(())), Ok((Slot { cells }, ())));
+        assert_eq!(taken.hand_over(Ok::<_, ()>(())), Ok((Slot::default(), ())));
     }
 
     #[test]

@@ -38,6 +38,13 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts it with a document whose listeners are on free ports, and waits until it listens.
     pub(crate) fn start(directory: &Path, document: &str) -> Self {
+        let mut agent = Self::launch(directory, document);
+        agent.await_otlp();
+        agent
+    }
+
+    /// Starts it and waits for its admin endpoint alone: it may be kept from taking anything in.
+    pub(crate) fn launch(directory: &Path, document: &str) -> Self {
         let file = directory.join("agent.yaml");
         std::fs::write(&file, document).expect("the document can be written");
         let mut child = Command::new(env!("CARGO_BIN_EXE_forebay-agent"))
@@ -59,17 +66,26 @@ impl Agent {
             }
         });
         let mut agent = Self { child, otlp: ([127, 0, 0, 1], 0).into(), admin: ([127, 0, 0, 1], 0).into(), lines };
-        let mut found: BTreeMap<String, SocketAddr> = BTreeMap::new();
-        while found.len() < 2 {
-            let line = agent.lines.recv_timeout(DEADLINE).expect("the agent says where it listens");
+        agent.await_listening(|agent| agent.admin.port() != 0);
+        agent
+    }
+
+    /// Waits until it takes requests in.
+    pub(crate) fn await_otlp(&mut self) {
+        self.await_listening(|agent| agent.otlp.port() != 0);
+    }
+
+    fn await_listening(&mut self, is_there: impl Fn(&Self) -> bool) {
+        while !is_there(self) {
+            let line = self.lines.recv_timeout(DEADLINE).expect("the agent says where it listens");
             if line["message"] == "listening" {
                 let address = line["address"].as_str().expect("a text").parse().expect("an address");
-                found.insert(line["part"].as_str().expect("a text").to_owned(), address);
+                match line["part"].as_str() {
+                    Some("otlp") => self.otlp = address,
+                    _ => self.admin = address,
+                }
             }
         }
-        agent.otlp = found["otlp"];
-        agent.admin = found["admin"];
-        agent
     }
 
     pub(crate) async fn client(&self) -> TraceServiceClient<Channel> {
@@ -85,6 +101,19 @@ impl Agent {
         stream.read_to_string(&mut text).await.expect("it answers");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+    }
+
+    /// Awaits a page whose body has this property: status line and body.
+    pub(crate) async fn await_page(&self, path: &str, holds: impl Fn(&str) -> bool) -> (String, String) {
+        let (began, mut looks) = (Instant::now(), tokio::time::interval(LOOK_EVERY));
+        loop {
+            looks.tick().await;
+            let page = self.page(path).await;
+            if holds(&page.1) {
+                return page;
+            }
+            assert!(began.elapsed() < DEADLINE, "{path} did not come: {page:?}");
+        }
     }
 
     pub(crate) async fn ledger(&self) -> Value {
