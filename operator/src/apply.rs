@@ -1,12 +1,13 @@
-//! What the operator writes but for status: children by server-side apply, the history's end, the list of who may read pods,
+//! What the operator writes but for status: children by server-side apply, the end of history and of Services, the list of who may read pods,
 //! and the fleet's authority. Every write asks first whether this process still leads.
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Subject};
 use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use plan::build::Child;
+use plan::diff::LabelledService;
 use plan::names;
 
 use crate::certificates::Authority;
@@ -26,12 +27,14 @@ pub(crate) enum ApplyError {
     },
     #[error("could not delete the configuration {0}")]
     Prune(String, #[source] kube::Error),
+    #[error("could not delete the Service {0}")]
+    Service(String, #[source] kube::Error),
     #[error("could not keep the fleet's certificate authority")]
     Authority(#[source] kube::Error),
 }
 
-/// Applies an object; answers with the version it has then.
-pub(crate) async fn child(client: &Client, term: &Term, namespace: &str, child: &Child) -> Result<String, ApplyError> {
+/// Applies an object; answers with the object as it is then.
+pub(crate) async fn child(client: &Client, term: &Term, namespace: &str, child: &Child) -> Result<DynamicObject, ApplyError> {
     term.check()?;
     let params = PatchParams::apply(names::MANAGER_WORKLOAD).force();
     let (group, _) = child.kind.resource();
@@ -41,8 +44,7 @@ pub(crate) async fn child(client: &Client, term: &Term, namespace: &str, child: 
         object.insert("kind".into(), child.kind.name().into());
     }
     let applied = gather::children(client, child.kind, namespace).patch(&child.name, &params, &Patch::Apply(&body)).await;
-    let applied = applied.map_err(|source| ApplyError::Apply { object: format!("{} {}", child.kind.name(), child.name), source })?;
-    Ok(gather::live(&applied).version)
+    applied.map_err(|source| ApplyError::Apply { object: format!("{} {}", child.kind.name(), child.name), source })
 }
 
 /// Deletes the oldest copies of configurations beyond those that are kept.
@@ -53,6 +55,20 @@ pub(crate) async fn prune(client: &Client, term: &Term, namespace: &str, copies:
         match maps.delete(copy, &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
             answer => drop(answer.map_err(|source| ApplyError::Prune(copy.clone(), source))?),
+        }
+    }
+    Ok(())
+}
+
+/// Deletes Services that are not intended any more; one of the same name that was made since is left alone.
+pub(crate) async fn remove(client: &Client, term: &Term, namespace: &str, surplus: &[&LabelledService]) -> Result<(), ApplyError> {
+    let services = Api::<Service>::namespaced(client.clone(), namespace);
+    for service in surplus {
+        term.check()?;
+        let params = DeleteParams::default().preconditions(Preconditions { uid: Some(service.uid.clone()), resource_version: None });
+        match services.delete(&service.name, &params).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+            answer => drop(answer.map_err(|source| ApplyError::Service(service.name.clone(), source))?),
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ use crds::fleet::{AgentReport, Directive, METHOD, SERVICE};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
+use plan::agents::StreamOrder;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, StreamingService};
@@ -70,7 +71,8 @@ impl FleetService {
             }
         })?;
         debug!(namespace = sender.namespace, pod = sender.pod, "an agent reports");
-        let session = Session { service: self, sender, reports: request.into_inner(), ends: Instant::now() + STREAM_LIFE };
+        let (reports, order, ends) = (request.into_inner(), StreamOrder::default(), Instant::now() + STREAM_LIFE);
+        let session = Session { service: self, sender, reports, order, ends };
         Ok(Response::new(Box::pin(futures::stream::unfold(Some(session), |session| async move {
             let mut session = session?;
             match session.next().await {
@@ -91,6 +93,7 @@ struct Session {
     service: FleetService,
     sender: Sender,
     reports: Streaming<AgentReport>,
+    order: StreamOrder,
     ends: Instant,
 }
 
@@ -104,7 +107,8 @@ impl Session {
         };
         let Some(report) = report else { return Ok(None) };
         let sequence = report.sequence;
-        let taken = self.service.registry.handle_report(&self.sender, report, Timestamp::now());
+        let in_order = self.order.handle_sequence(sequence).map_err(Unwelcome::from);
+        let taken = in_order.and_then(|()| self.service.registry.handle_report(&self.sender, report, Timestamp::now()));
         self.service.metrics.report(taken.is_ok());
         match taken {
             Ok(config_hash) => Ok(Some(Directive { acknowledged: sequence, config_hash })),

@@ -10,13 +10,13 @@ use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Subject};
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, PartialObjectMeta};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta, PartialObjectMeta};
 use kube::runtime::controller::Config;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Controller, WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use plan::build::{Child, ChildKind};
-use plan::diff::{Live, World};
+use plan::diff::{LabelledService, Live, World};
 use plan::names;
 use plan::observe::WorkloadView;
 use serde::de::DeserializeOwned;
@@ -153,8 +153,24 @@ pub(crate) fn live(object: &DynamicObject) -> Live {
     let metadata = &object.metadata;
     let version =
         metadata.generation.map_or_else(|| metadata.resource_version.clone().unwrap_or_default(), |generation| generation.to_string());
-    let controller = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-    Live { version, owner: controller.map(|owner| owner.uid.clone()) }
+    Live { version, owner: controlled_by(metadata) }
+}
+
+/// UID of the object that controls the one of `metadata`.
+fn controlled_by(metadata: &ObjectMeta) -> Option<String> {
+    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone())
+}
+
+/// The Services that wear a pipeline's label.
+pub(crate) async fn services(client: &Client, namespace: &str, pipeline: &str) -> Result<Vec<LabelledService>, kube::Error> {
+    let selector = ListParams::default().labels(&format!("{},{}={pipeline}", names::SELECTOR_MANAGED, names::LABEL_PIPELINE));
+    let services = Api::<PartialObjectMeta<Service>>::namespaced(client.clone(), namespace).list(&selector).await?;
+    let labelled = |service: PartialObjectMeta<Service>| LabelledService {
+        owner: controlled_by(&service.metadata),
+        name: service.metadata.name.unwrap_or_default(),
+        uid: service.metadata.uid.unwrap_or_default(),
+    };
+    Ok(services.items.into_iter().map(labelled).collect())
 }
 
 /// Names of the copies of earlier configurations, oldest first.

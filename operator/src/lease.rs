@@ -18,7 +18,9 @@ const LEASE: &str = "forebay-operator";
 const DURATION: Duration = Duration::from_secs(15);
 /// Without a renewal for so long, a term is over.
 const TERM: Duration = Duration::from_secs(10);
-/// Time between two attempts.
+/// Time between two renewals while all is well: twelve writes a minute, and a second attempt before the term is over.
+const RENEWAL: Duration = Duration::from_secs(5);
+/// Time between two attempts otherwise.
 const RETRY: Duration = Duration::from_secs(2);
 /// No single request may eat up the margin between the end of a term and the end of the lease.
 const REQUEST: Duration = Duration::from_secs(4);
@@ -66,6 +68,8 @@ pub(crate) struct Elector {
     pods: Api<Pod>,
     identity: String,
     end: watch::Sender<TermEnd>,
+    /// Whether this process's pod wears the leader's label, as far as is known.
+    labelled: bool,
     /// The lease as it was last seen to change, and when: others' clocks are not trusted.
     seen: Option<(String, Instant)>,
 }
@@ -75,7 +79,7 @@ impl Elector {
         let (end, term) = watch::channel(None);
         let leases = Api::namespaced(client.clone(), namespace);
         let pods = Api::namespaced(client, namespace);
-        (Self { leases, pods, identity, end, seen: None }, Term(term))
+        (Self { leases, pods, identity, end, labelled: false, seen: None }, Term(term))
     }
 
     /// Takes and renews the lease until `stop`, then gives it back.
@@ -84,10 +88,10 @@ impl Elector {
         loop {
             let started = Instant::now();
             let attempt = tokio::time::timeout(REQUEST, self.attempt()).await;
-            self.conclude(attempt, started).await;
+            let pause = self.conclude(attempt, started).await;
             tokio::select! {
                 () = &mut stop => break,
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(pause.saturating_sub(started.elapsed())) => {}
             }
         }
         let led = self.end.send_replace(None).is_some();
@@ -96,20 +100,20 @@ impl Elector {
         }
     }
 
-    async fn conclude(&mut self, attempt: Result<Result<bool, kube::Error>, tokio::time::error::Elapsed>, started: Instant) {
+    /// Draws the conclusions of an attempt; answers with the time from its start to the next.
+    async fn conclude(&mut self, attempt: Result<Result<bool, kube::Error>, tokio::time::error::Elapsed>, started: Instant) -> Duration {
+        let renewed = matches!(attempt, Ok(Ok(true)));
         let led = self.end.borrow().is_some();
         match attempt {
             Ok(Ok(true)) => {
                 self.end.send_replace(Some(started + TERM));
                 if !led {
                     info!(identity = self.identity, "leading");
-                    self.label(true).await;
                 }
             }
             Ok(Ok(false)) if led => {
                 warn!("lost the lease");
                 self.end.send_replace(None);
-                self.label(false).await;
             }
             Ok(Ok(false)) => {}
             Ok(Err(error)) => warn!(%error, "could not renew the lease"),
@@ -119,6 +123,12 @@ impl Elector {
         if over {
             self.end.send_replace(None);
         }
+        // Agents find the leader by this label alone, so that it is tried until it is done.
+        let leads = self.end.borrow().is_some();
+        if self.labelled != leads {
+            self.label(leads).await;
+        }
+        if renewed && self.labelled { RENEWAL } else { RETRY }
     }
 
     /// One attempt; tells whether this process holds the lease.
@@ -155,7 +165,7 @@ impl Elector {
         }
     }
 
-    async fn release(&self) {
+    async fn release(&mut self) {
         self.label(false).await;
         let given_back = async {
             let mut lease = self.leases.get(LEASE).await?;
@@ -174,7 +184,7 @@ impl Elector {
     }
 
     /// Moves the leader's label, by which the fleet's Service finds its pod. A predecessor that died may still wear it.
-    async fn label(&self, leads: bool) {
+    async fn label(&mut self, leads: bool) {
         let moved = async {
             let labelled = self.pods.list(&ListParams::default().labels(&format!("{LABEL_LEADER}=true"))).await?;
             for pod in labelled.items.iter().map(ResourceExt::name_any).filter(|name| *name != self.identity || !leads) {
@@ -188,7 +198,7 @@ impl Elector {
             Ok::<(), kube::Error>(())
         };
         match tokio::time::timeout(REQUEST, moved).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.labelled = leads,
             Ok(Err(error)) => warn!(%error, "could not move the leader's label: agents cannot reach this leader"),
             Err(_) => warn!("the API server did not answer in time"),
         }
@@ -209,5 +219,48 @@ fn held(answer: Result<(), kube::Error>) -> Result<bool, kube::Error> {
         Ok(()) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use kube::client::Body;
+
+    use super::*;
+
+    /// An API server that fails its first request and counts the labels it was asked for.
+    fn flaky(labels: Arc<AtomicUsize>) -> Client {
+        let requests = AtomicUsize::new(0);
+        let answer = move |request: http::Request<Body>| {
+            let is_first = requests.fetch_add(1, Ordering::Relaxed) == 0;
+            let (code, body) = match request.method() {
+                _ if is_first => (500, serde_json::json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500})),
+                &http::Method::GET => (200, serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []})),
+                _ => {
+                    labels.fetch_add(1, Ordering::Relaxed);
+                    (200, serde_json::json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "me"}}))
+                }
+            };
+            let response = http::Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+            async { Ok::<_, Infallible>(response.expect("a response")) }
+        };
+        Client::new(tower::service_fn(answer), "forebay-system")
+    }
+
+    #[tokio::test]
+    async fn the_leaders_label_is_tried_until_it_is_done_and_then_left_alone() {
+        let labels = Arc::new(AtomicUsize::new(0));
+        let (mut elector, term) = Elector::new(flaky(labels.clone()), "forebay-system", "me".into());
+        let mut rounds = Vec::new();
+        for _ in 0..3 {
+            let pause = elector.conclude(Ok(Ok(true)), Instant::now()).await;
+            rounds.push((pause, labels.load(Ordering::Relaxed)));
+        }
+        term.check().expect("it leads");
+        assert_eq!(rounds, [(RETRY, 0), (RENEWAL, 1), (RENEWAL, 1)]);
     }
 }

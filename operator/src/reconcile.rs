@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Client, ResourceExt};
 use plan::build::{Installation, Objects, build};
-use plan::diff::{World, diff};
+use plan::diff::{World, diff, surplus};
 use plan::observe::WorkloadView;
+use plan::outcome::Applied;
 use plan::resolve::{Gathered, Refusal, Resolved, resolve, solve};
 use tracing::{info, warn};
 
@@ -19,10 +20,12 @@ use crate::admin::Metrics;
 use crate::apply::{self, ApplyError};
 use crate::gather;
 use crate::lease::Term;
-use crate::registry::{Entry, Registry};
+use crate::registry::Registry;
 
 /// A pipeline is looked at again after this time even if nothing seems to have happened.
 const AGAIN: Duration = Duration::from_secs(600);
+/// After a refusal: what it was refused for may be the namespace's labels, and those are not watched.
+const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 /// After a failure that may heal.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
@@ -66,11 +69,17 @@ pub(crate) async fn reconcile(pipeline: Arc<TelemetryPipeline>, context: Arc<Con
     // 4. Gather what is there.
     let (world, workload) = gather::world(&context.client, &namespace, &objects.children).await.map_err(ReconcileError::Gather)?;
     // 5. Diff and apply.
-    let failure = match apply_changes(&context, &namespace, &uid, &objects, &world).await {
-        Ok(()) => None,
-        Err(error) => Some(failure(error)?),
+    let (workload, failure) = match apply_changes(&context, &namespace, &uid, &objects, &world).await {
+        // What the API server answered is newer than what was there before.
+        Ok(applied) => (applied.or(workload), None),
+        Err(error) => (workload, Some(failure(error)?)),
     };
-    // 6. Forget old configurations.
+    // 6. Remove what is not intended any more: Services after a change of the specification, old configurations.
+    let is_settled = context.registry.update(&uid, |entry| entry.outcome.is_applied() && !entry.outcome.is_behind(generation));
+    if failure.is_none() && is_settled != Some(true) {
+        let services = gather::services(&context.client, &namespace, &pipeline.name_any()).await.map_err(ReconcileError::Gather)?;
+        apply::remove(&context.client, &context.term, &namespace, &surplus(&objects.children, &services, &uid)).await?;
+    }
     if failure.is_none() && !world.contains_key(&(plan::build::ChildKind::ConfigMap, history_name(&pipeline, &objects))) {
         let copies = gather::history(&context.client, &namespace, &pipeline.name_any()).await.map_err(ReconcileError::Gather)?;
         apply::prune(&context.client, &context.term, &namespace, &copies).await?;
@@ -78,7 +87,13 @@ pub(crate) async fn reconcile(pipeline: Arc<TelemetryPipeline>, context: Arc<Con
     // 7. Hand over to the reporter.
     let view = workload.map(|object| WorkloadView::of(resolved.kind, &object));
     let failed = failure.is_some();
-    context.registry.update(&uid, |entry| record(entry, generation, &resolved, &budget, &objects, view, failure));
+    context.registry.update(&uid, |entry| {
+        entry.workload = view.or(entry.workload.take());
+        match failure {
+            Some(failure) => entry.outcome.handle_failure(generation, failure),
+            None => entry.outcome.handle_applied(generation, applied(&resolved, &budget, &objects)),
+        }
+    });
     context.metrics.reconciled(!failed);
     Ok(Action::requeue(if failed { AFTER_FAILURE } else { AGAIN }))
 }
@@ -95,11 +110,9 @@ async fn refuse(context: &Context, pipeline: &TelemetryPipeline, refusal: Refusa
     let workload = gather::workload(&context.client, &namespace, pipeline.spec.workload.kind, &name).await;
     context.registry.update(&pipeline.uid().unwrap_or_default(), |entry| {
         entry.workload = workload.ok().flatten().or(entry.workload.take());
-        entry.outcome.generation = pipeline.metadata.generation.unwrap_or(0);
-        entry.outcome.refusal = Some(refusal);
-        entry.outcome.failure = None;
+        entry.outcome.handle_refusal(pipeline.metadata.generation.unwrap_or(0), refusal);
     });
-    Action::requeue(AGAIN)
+    Action::requeue(AFTER_REFUSAL)
 }
 
 /// Why objects are not as they should be.
@@ -111,10 +124,22 @@ enum ChangeError {
     Apply(#[from] ApplyError),
 }
 
-async fn apply_changes(context: &Context, namespace: &str, uid: &str, objects: &Objects, world: &World) -> Result<(), ChangeError> {
+/// Applies what differs; answers with the workload, if that was applied.
+async fn apply_changes(
+    context: &Context,
+    namespace: &str,
+    uid: &str,
+    objects: &Objects,
+    world: &World,
+) -> Result<Option<serde_json::Value>, ChangeError> {
+    let mut workload = None;
     let memory = context.registry.update(uid, |entry| entry.memory.clone()).unwrap_or_default();
     for child in diff(&objects.children, world, &memory, uid)? {
-        let version = apply::child(&context.client, &context.term, namespace, child).await?;
+        let applied = apply::child(&context.client, &context.term, namespace, child).await?;
+        let version = gather::live(&applied).version;
+        if child.kind.is_workload() {
+            workload = serde_json::to_value(&applied).ok();
+        }
         info!(namespace, kind = child.kind.name(), name = child.name, "applied");
         context.metrics.applied();
         context.registry.update(uid, |entry| entry.memory.insert((child.kind, child.name.clone()), (child.hash.clone(), version)));
@@ -122,7 +147,7 @@ async fn apply_changes(context: &Context, namespace: &str, uid: &str, objects: &
     context.registry.update(uid, |entry| {
         entry.memory.retain(|(kind, name), _| objects.children.iter().any(|child| child.kind == *kind && child.name == *name))
     });
-    Ok(())
+    Ok(workload)
 }
 
 /// A refusal by the API server is a condition; what may heal by itself is an error.
@@ -143,27 +168,18 @@ fn failure(error: ChangeError) -> Result<(Reason, String), ReconcileError> {
     Err(error.into())
 }
 
-fn record(
-    entry: &mut Entry,
-    generation: i64,
-    resolved: &Resolved,
-    budget: &Budget,
-    objects: &Objects,
-    workload: Option<WorkloadView>,
-    failure: Option<(Reason, String)>,
-) {
+fn applied(resolved: &Resolved, budget: &Budget, objects: &Objects) -> Applied {
     let effective = budget.settings.iter().map(|setting| Effective {
         setting: setting.name.to_owned(),
         value: setting.value.clone(),
         because: setting.because.clone(),
     });
-    entry.outcome.generation = generation;
-    entry.outcome.refusal = None;
-    entry.outcome.failure = failure;
-    entry.outcome.applied = Some((objects.config_hash.clone(), effective.collect()));
-    entry.volume = resolved.volume();
-    entry.reads_pods = objects.reads_pods;
-    entry.workload = workload.or(entry.workload.take());
+    Applied {
+        config_hash: objects.config_hash.clone(),
+        effective: effective.collect(),
+        volume: resolved.volume(),
+        reads_pods: objects.reads_pods,
+    }
 }
 
 /// What may heal is tried again.

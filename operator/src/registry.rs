@@ -8,14 +8,14 @@ use crds::fleet::AgentReport;
 use crds::v1alpha1::{Flow, TelemetryPipeline};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use plan::agents::{RefusedReport, Volume};
+use plan::agents::RefusedReport;
 use plan::books::Books;
 use plan::diff::Memory;
 use plan::fleet::Fleet;
 use plan::ledger;
 use plan::names;
 use plan::observe::WorkloadView;
-use plan::status::Outcome;
+use plan::outcome::Outcome;
 use plan::write_policy::WritePolicy;
 
 use crate::token::Sender;
@@ -27,9 +27,7 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) fleet: Fleet,
     pub(crate) outcome: Outcome,
-    pub(crate) volume: Volume,
     pub(crate) workload: Option<WorkloadView>,
-    pub(crate) reads_pods: bool,
     pub(crate) memory: Memory,
     pub(crate) policy: WritePolicy,
 }
@@ -41,15 +39,15 @@ impl Entry {
         let published = status.flow.as_ref().map(|flow| ledger::read_flow(flow, &status.destinations)).unwrap_or_default();
         let retired = status.retired.as_ref().map(ledger::read_retired).unwrap_or_default();
         let agents = status.retired.as_ref().map_or(0, |retired| retired.agents.unsigned_abs());
+        let mut fleet = Fleet::inherit(&published, retired, agents, now);
+        fleet.resume(&status.conditions);
         let policy = if pipeline.status.is_some() { WritePolicy::resumed(status, now) } else { WritePolicy::default() };
         Self {
             namespace: pipeline.namespace().unwrap_or_default(),
             name: pipeline.name_any(),
-            fleet: Fleet::inherit(&published, retired, agents, now),
+            fleet,
             outcome: Outcome::default(),
-            volume: Volume::None,
             workload: None,
-            reads_pods: false,
             memory: Memory::new(),
             policy,
         }
@@ -99,7 +97,7 @@ impl Registry {
             return Err(Unwelcome::Impostor { claimed: claimed.join("/"), proven: proven.join("/") });
         }
         entry.fleet.handle_report(report, now)?;
-        Ok(entry.outcome.applied.as_ref().map(|(hash, _)| hash.clone()).unwrap_or_default())
+        Ok(entry.outcome.applied.as_ref().map(|applied| applied.config_hash.clone()).unwrap_or_default())
     }
 
     /// The whole ledger of one pipeline.
@@ -111,7 +109,7 @@ impl Registry {
         Some(Flow {
             counting_since: None,
             dropped_total: ledger::signed(total.totals().dropped),
-            dropped_last5m: ledger::signed(lately.values().sum()),
+            dropped_last5m: ledger::signed(lately.values().copied().fold(0, u64::saturating_add)),
             signals: ledger::cells(&total, &lately),
             kernel: ledger::kernel(&total),
             crash_volatile: ledger::crash_volatile(&total),

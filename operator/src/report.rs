@@ -16,6 +16,7 @@ use kube::{Client, Resource, ResourceExt};
 use plan::agents::Presence;
 use plan::names;
 use plan::observe::PodView;
+use plan::outcome::{Account, PodReading, pod_readers};
 use plan::status::{Observed, status};
 use plan::write_policy::{Write, WriteBudget};
 use tokio::time::MissedTickBehavior;
@@ -57,7 +58,7 @@ impl Reporter {
         let source = Source { controller: "forebay-operator".into(), instance: Some(self.identity.clone()) };
         let recorder = Recorder::new(self.client.clone(), source);
         let mut budget = WriteBudget::new(Timestamp::now());
-        let mut readers = None;
+        let mut decided = None;
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -68,7 +69,7 @@ impl Reporter {
                     self.write(&recorder, pending, now).await;
                 }
             }
-            self.keep_readers(&mut readers).await;
+            self.keep_readers(&mut decided).await;
         }
     }
 
@@ -85,7 +86,7 @@ impl Reporter {
         for (uid, entry) in entries.iter_mut() {
             let Some(pipeline) = pipelines.get(uid).filter(|_| entry.outcome.generation > 0) else { continue };
             let pods = pods.remove(&(entry.namespace.clone(), entry.name.clone())).unwrap_or_default();
-            entry.fleet.handle_presence(&presence(entry, &pods, &nodes), entry.volume, now);
+            entry.fleet.handle_presence(&presence(entry, &pods, &nodes), entry.outcome.volume(), now);
             entry.fleet.handle_tick(now);
             let wanted = status(&Observed {
                 generation: pipeline.metadata.generation.unwrap_or(0),
@@ -143,10 +144,10 @@ impl Reporter {
         }
     }
 
-    /// Keeps the binding's list. Begins once every pipeline was looked at, so that a new leader takes no right away for a moment.
-    async fn keep_readers(&self, written: &mut Option<BTreeSet<(String, String)>>) {
-        let Some((wanted, undecided)) = self.wanted_readers() else { return };
-        if written.as_ref() == Some(&wanted) {
+    /// Keeps the binding's list. `decided` is what it was last made from.
+    async fn keep_readers(&self, decided: &mut Option<Vec<(Account, PodReading)>>) {
+        let pipelines = self.pod_readings();
+        if decided.as_ref() == Some(&pipelines) {
             return;
         }
         let live = match gather::readers(&self.client).await {
@@ -155,10 +156,9 @@ impl Reporter {
         };
         let key = |subject: &Subject| (subject.namespace.clone().unwrap_or_default(), subject.name.clone());
         let before: BTreeSet<_> = live.iter().map(key).collect();
-        let mut after = wanted.clone();
-        after.extend(before.intersection(&undecided).cloned());
+        let after = pod_readers(&pipelines, &before);
         if after != before {
-            let subject = |(namespace, name): &(String, String)| Subject {
+            let subject = |(namespace, name): &Account| Subject {
                 kind: "ServiceAccount".into(),
                 name: name.clone(),
                 namespace: Some(namespace.clone()),
@@ -169,18 +169,21 @@ impl Reporter {
                 return warn!(error = &error as &dyn std::error::Error, "could not write who may read pods");
             }
         }
-        *written = Some(wanted);
+        *decided = Some(pipelines);
     }
 
-    /// The accounts that may read pods, and those of refused specifications, which keep what they have.
-    #[expect(clippy::type_complexity, reason = "two sets of namespace and name")]
-    fn wanted_readers(&self) -> Option<(BTreeSet<(String, String)>, BTreeSet<(String, String)>)> {
+    /// Every pipeline's account, in a fixed order, and whether it may read pods. What this leader has not looked at is undecided.
+    fn pod_readings(&self) -> Vec<(Account, PodReading)> {
+        let pipelines = self.pipelines.state();
         let entries = self.registry.lock();
-        let all_seen = entries.len() == self.pipelines.state().len() && entries.values().all(|entry| entry.outcome.is_evaluated());
-        let account = |entry: &Entry| (entry.namespace.clone(), names::service_account(&entry.name));
-        let wanted = entries.values().filter(|entry| entry.reads_pods).map(account).collect();
-        let undecided = entries.values().filter(|entry| entry.outcome.applied.is_none()).map(account).collect();
-        all_seen.then_some((wanted, undecided))
+        let reading = |pipeline: &Arc<TelemetryPipeline>| {
+            let account = (pipeline.namespace().unwrap_or_default(), names::service_account(&pipeline.name_any()));
+            let entry = pipeline.uid().and_then(|uid| entries.get(&uid));
+            (account, entry.map_or(PodReading::Undecided, |entry| entry.outcome.pod_reading()))
+        };
+        let mut readings: Vec<_> = pipelines.iter().map(reading).collect();
+        readings.sort_by(|(left, _), (right, _)| left.cmp(right));
+        readings
     }
 }
 

@@ -1,10 +1,44 @@
 //! The ledger of one agent, or the sum of many, per signal and class. Kept apart from who reported it, because the sums must
 //! stay exact whatever becomes of the agents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::fleet::{AgentReport, Reasoned};
 use vocabulary::{Class, DropReason, LossReason, RefuseReason, Signal};
+
+/// Most items a counter of one report may tell; every JSON reader can still tell such numbers apart. At a million items a
+/// second an agent takes 285 years to get there.
+pub const COUNTER_MAX: u64 = 1 << 53;
+
+/// Sums stop at the largest number instead of wrapping: one agent that tells nonsense must not end the operator of all.
+fn increase(sum: &mut u64, by: u64) {
+    *sum = sum.saturating_add(by);
+}
+
+pub(crate) fn sum(parts: impl IntoIterator<Item = u64>) -> u64 {
+    parts.into_iter().fold(0, u64::saturating_add)
+}
+
+/// Whether every number of a report is one that an agent can have counted.
+#[must_use]
+pub fn is_plausible(report: &AgentReport) -> bool {
+    let reasons = |reasons: &[Reasoned]| reasons.iter().all(|reasoned| reasoned.items <= COUNTER_MAX);
+    let small = |numbers: &[u64]| numbers.iter().all(|&number| number <= COUNTER_MAX);
+    report
+        .inputs
+        .iter()
+        .all(|input| small(&[input.offered, input.received, input.filtered]) && reasons(&input.refused) && reasons(&input.dropped))
+        && report.destinations.iter().all(|destination| {
+            let held = [destination.queued, destination.on_disk, destination.in_flight, destination.waiting_retry, destination.quarantined];
+            small(&[destination.routed, destination.delivered]) && small(&held) && reasons(&destination.dropped)
+        })
+        && report.kernel.iter().all(|kernel| small(&[kernel.attempted, kernel.produced]) && reasons(&kernel.lost))
+        && small(&[report.crash_volatile_lower, report.crash_volatile_upper])
+        && report.buffer.iter().all(|buffer| {
+            small(&[buffer.memory_bytes, buffer.memory_bytes_max, buffer.memory_items, buffer.memory_items_max])
+                && small(&[buffer.disk_bytes, buffer.disk_bytes_max, buffer.oldest_milliseconds])
+        })
+}
 
 /// Where items wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +59,7 @@ impl Held {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.queued + self.on_disk + self.in_flight + self.waiting_retry + self.quarantined
+        sum([self.queued, self.on_disk, self.in_flight, self.waiting_retry, self.quarantined])
     }
 
     fn fields(&mut self) -> [&mut u64; 5] {
@@ -34,7 +68,7 @@ impl Held {
 
     fn add(&mut self, mut other: Self) {
         for (mine, theirs) in self.fields().into_iter().zip(other.fields()) {
-            *mine += *theirs;
+            increase(mine, *theirs);
         }
     }
 
@@ -84,13 +118,13 @@ impl Cell {
     /// Items given up, whatever the reason.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
-        self.dropped.values().sum()
+        sum(self.dropped.values().copied())
     }
 
     /// Items not accepted, whatever the reason.
     #[must_use]
     pub fn refused_total(&self) -> u64 {
-        self.refused.values().sum()
+        sum(self.refused.values().copied())
     }
 
     fn is_empty(&self) -> bool {
@@ -98,11 +132,11 @@ impl Cell {
     }
 
     fn add(&mut self, other: &Self) {
-        self.offered += other.offered;
-        self.received += other.received;
-        self.filtered += other.filtered;
-        self.delivered += other.delivered;
-        self.routed += other.routed;
+        increase(&mut self.offered, other.offered);
+        increase(&mut self.received, other.received);
+        increase(&mut self.filtered, other.filtered);
+        increase(&mut self.delivered, other.delivered);
+        increase(&mut self.routed, other.routed);
         self.held.add(other.held);
         merge(&mut self.refused, &other.refused);
         merge(&mut self.dropped, &other.dropped);
@@ -117,14 +151,14 @@ impl Cell {
         self.routed = self.routed.saturating_sub(other.routed);
         unmerge(&mut self.refused, &other.refused);
         unmerge(&mut self.dropped, &other.dropped);
-        let settled = self.filtered + self.delivered + self.dropped_total();
+        let settled = sum([self.filtered, self.delivered, self.dropped_total()]);
         self.held.cut_to(self.received.max(self.routed).saturating_sub(settled));
     }
 }
 
 fn merge<R: Ord + Copy>(into: &mut BTreeMap<R, u64>, from: &BTreeMap<R, u64>) {
     for (&reason, items) in from {
-        *into.entry(reason).or_default() += items;
+        increase(into.entry(reason).or_default(), *items);
     }
 }
 
@@ -150,13 +184,15 @@ pub struct Kernel {
 
 /// Most destinations whose totals are kept; the most a specification may have.
 pub const DESTINATIONS_MAX: usize = 16;
+/// Stands for the destinations that a pipeline had once, when there is no room for their names.
+pub const EARLIER_DESTINATIONS: &str = "earlier-destinations";
 
 /// A whole ledger. Bounded by the vocabulary: at most one cell per signal and class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Books {
     /// Items, where there is something to tell.
     pub cells: BTreeMap<(Signal, Class), Cell>,
-    /// The destination side, by name; at most [`DESTINATIONS_MAX`].
+    /// The destination side, by name; at most [`DESTINATIONS_MAX`], once folded.
     pub destinations: BTreeMap<String, DestinationBooks>,
     /// Kernel records.
     pub kernel: Kernel,
@@ -171,9 +207,9 @@ impl Books {
         let mut books = Self { crash_volatile: (report.crash_volatile_lower, report.crash_volatile_upper), ..Self::default() };
         for input in &report.inputs {
             let Some(cell) = books.cell(input.signal, input.class) else { continue };
-            cell.offered += input.offered;
-            cell.received += input.received;
-            cell.filtered += input.filtered;
+            increase(&mut cell.offered, input.offered);
+            increase(&mut cell.received, input.received);
+            increase(&mut cell.filtered, input.filtered);
             add_reasons(&mut cell.refused, &input.refused, RefuseReason::from_code);
             add_reasons(&mut cell.dropped, &input.dropped, DropReason::from_code);
         }
@@ -187,13 +223,16 @@ impl Books {
                 quarantined: destination.quarantined,
             };
             let dropped_before = cell.dropped_total();
-            cell.delivered += destination.delivered;
-            cell.routed += destination.routed;
+            increase(&mut cell.delivered, destination.delivered);
+            increase(&mut cell.routed, destination.routed);
             cell.held.add(held);
             add_reasons(&mut cell.dropped, &destination.dropped, DropReason::from_code);
             let dropped = cell.dropped_total() - dropped_before;
             let sums = DestinationBooks { routed: destination.routed, sent: destination.delivered, dropped, held: held.total() };
-            books.add_destination(&destination.destination, sums);
+            // No specification has more.
+            if books.destinations.len() < DESTINATIONS_MAX || books.destinations.contains_key(&destination.destination) {
+                books.add_destination(&destination.destination, sums);
+            }
         }
         if let Some(kernel) = &report.kernel {
             books.kernel.attempted = kernel.attempted;
@@ -211,17 +250,29 @@ impl Books {
     }
 
     fn add_destination(&mut self, name: &str, sums: DestinationBooks) {
-        if self.destinations.len() >= DESTINATIONS_MAX && !self.destinations.contains_key(name) {
-            return;
-        }
         let mine = self.destinations.entry(name.to_owned()).or_default();
-        mine.routed += sums.routed;
-        mine.sent += sums.sent;
-        mine.dropped += sums.dropped;
-        mine.held += sums.held;
+        increase(&mut mine.routed, sums.routed);
+        increase(&mut mine.sent, sums.sent);
+        increase(&mut mine.dropped, sums.dropped);
+        increase(&mut mine.held, sums.held);
     }
 
-    /// Adds another ledger to this one.
+    /// Brings the destinations down to [`DESTINATIONS_MAX`], if they are more: those not in use become one entry.
+    pub fn fold_destinations(&mut self, in_use: impl FnOnce() -> BTreeSet<String>) {
+        if self.destinations.len() <= DESTINATIONS_MAX {
+            return;
+        }
+        let in_use = in_use();
+        let kept: BTreeSet<_> = in_use.iter().filter(|name| self.destinations.contains_key(*name)).take(DESTINATIONS_MAX - 1).collect();
+        let (kept, earlier): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.destinations).into_iter().partition::<BTreeMap<_, _>, _>(|(name, _)| kept.contains(name));
+        self.destinations = kept;
+        for sums in earlier.into_values() {
+            self.add_destination(EARLIER_DESTINATIONS, sums);
+        }
+    }
+
+    /// Adds another ledger to this one. Call [`Self::fold_destinations`] when the last one is added.
     pub fn add(&mut self, other: &Self) {
         for (key, cell) in &other.cells {
             self.cells.entry(*key).or_default().add(cell);
@@ -229,11 +280,11 @@ impl Books {
         for (name, sums) in &other.destinations {
             self.add_destination(name, *sums);
         }
-        self.kernel.attempted += other.kernel.attempted;
-        self.kernel.produced += other.kernel.produced;
+        increase(&mut self.kernel.attempted, other.kernel.attempted);
+        increase(&mut self.kernel.produced, other.kernel.produced);
         merge(&mut self.kernel.lost, &other.kernel.lost);
-        self.crash_volatile.0 += other.crash_volatile.0;
-        self.crash_volatile.1 += other.crash_volatile.1;
+        increase(&mut self.crash_volatile.0, other.crash_volatile.0);
+        increase(&mut self.crash_volatile.1, other.crash_volatile.1);
     }
 
     /// Takes out of this remainder what `other` accounts for; never below zero.
@@ -249,7 +300,7 @@ impl Books {
             mine.routed = mine.routed.saturating_sub(sums.routed);
             mine.sent = mine.sent.saturating_sub(sums.sent);
             mine.dropped = mine.dropped.saturating_sub(sums.dropped);
-            mine.held = mine.held.min(mine.routed.saturating_sub(mine.sent + mine.dropped));
+            mine.held = mine.held.min(mine.routed.saturating_sub(mine.sent.saturating_add(mine.dropped)));
         }
         self.destinations.retain(|_, sums| *sums != DestinationBooks::default());
         self.kernel.attempted = self.kernel.attempted.saturating_sub(other.kernel.attempted);
@@ -265,11 +316,11 @@ impl Books {
         for cell in self.cells.values_mut() {
             let held = std::mem::take(&mut cell.held).total();
             if held > 0 {
-                *cell.dropped.entry(reason).or_default() += held;
+                increase(cell.dropped.entry(reason).or_default(), held);
             }
         }
         for sums in self.destinations.values_mut() {
-            sums.dropped += std::mem::take(&mut sums.held);
+            increase(&mut sums.dropped, std::mem::take(&mut sums.held));
         }
         self
     }
@@ -279,12 +330,12 @@ impl Books {
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for cell in self.cells.values() {
-            totals.received += cell.received;
-            totals.delivered += cell.delivered;
-            totals.dropped += cell.dropped_total();
-            totals.refused += cell.refused_total();
-            totals.held += cell.held.total();
-            totals.quarantined += cell.held.quarantined;
+            increase(&mut totals.received, cell.received);
+            increase(&mut totals.delivered, cell.delivered);
+            increase(&mut totals.dropped, cell.dropped_total());
+            increase(&mut totals.refused, cell.refused_total());
+            increase(&mut totals.held, cell.held.total());
+            increase(&mut totals.quarantined, cell.held.quarantined);
         }
         totals
     }
@@ -303,7 +354,7 @@ impl Books {
 fn add_reasons<R: Ord>(into: &mut BTreeMap<R, u64>, from: &[Reasoned], of: fn(u8) -> Option<R>) {
     for reasoned in from.iter().filter(|reasoned| reasoned.items > 0) {
         if let Some(reason) = u8::try_from(reasoned.reason).ok().and_then(of) {
-            *into.entry(reason).or_default() += reasoned.items;
+            increase(into.entry(reason).or_default(), reasoned.items);
         }
     }
 }
@@ -377,6 +428,32 @@ pub(crate) mod tests {
         assert_eq!((cell.held.total(), cell.dropped_total()), (0, 40));
         assert_eq!(cell.dropped[&DropReason::CrashVolatile], 30);
         assert_eq!(cell.received, cell.delivered + cell.dropped_total() + cell.held.total());
+    }
+
+    #[test]
+    fn destinations_of_the_past_become_one_entry_when_there_is_no_room_for_their_names() {
+        let mut books = Books::default();
+        for number in 0..20 {
+            let mut report = spans("a", "1", 10, 7, 0);
+            report.destinations[0].destination = format!("backend-{number:02}");
+            books.add(&Books::of(&report));
+        }
+        books.fold_destinations(|| BTreeSet::from(["backend-19".to_owned()]));
+        let sent: Vec<_> = books.destinations.iter().map(|(name, sums)| (name.as_str(), sums.sent)).collect();
+        assert_eq!(sent, [("backend-19", 7), (EARLIER_DESTINATIONS, 19 * 7)]);
+    }
+
+    #[test]
+    fn sums_of_absurd_numbers_stop_at_the_largest() {
+        let mut report = spans("a", "1", 10, 0, 0);
+        report.inputs[0].received = u64::MAX;
+        report.destinations[0].queued = u64::MAX;
+        report.destinations[0].on_disk = u64::MAX;
+        report.destinations.push(report.destinations[0].clone());
+        let mut books = Books::of(&report);
+        books.add(&books.clone());
+        assert_eq!((books.totals().received, books.totals().held), (u64::MAX, u64::MAX));
+        assert_eq!(books.closed(DropReason::CrashVolatile).totals().dropped, u64::MAX);
     }
 
     #[test]

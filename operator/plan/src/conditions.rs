@@ -42,13 +42,19 @@ fn condition(observed: &Observed<'_>, type_: ConditionType, (reason, message): V
         reason,
         message: bounded(&message, MESSAGE_BYTES_MAX),
         last_transition_time,
-        observed_generation: observed.generation,
+        observed_generation: observed.outcome.generation,
     }
 }
 
 fn ready(observed: &Observed<'_>) -> Verdict {
+    if observed.outcome.is_behind(observed.generation) {
+        return (Reason::Progressing, "a changed specification is being applied".into());
+    }
     if let Some(refusal) = &observed.outcome.refusal {
         return (Reason::InvalidConfig, refusal.message.clone());
+    }
+    if let Some((reason, message)) = &observed.outcome.failure {
+        return (Reason::InvalidConfig, format!("could not be applied ({reason}): {message}"));
     }
     let Some(workload) = observed.workload.as_ref().filter(|_| observed.outcome.is_applied()) else {
         return (Reason::Pending, "not rolled out yet".into());
@@ -68,8 +74,14 @@ fn no_pods_wanted(workload: &WorkloadView) -> Reason {
 }
 
 fn reconciling(observed: &Observed<'_>) -> Verdict {
+    if observed.outcome.is_behind(observed.generation) {
+        return (Reason::NewGeneration, "a changed specification is being applied".into());
+    }
     if observed.outcome.refusal.is_some() {
         return (Reason::Idle, "waits for an edit".into());
+    }
+    if observed.outcome.failure.is_some() {
+        return (Reason::Idle, "could not be applied, and is tried again every few seconds: see Stalled".into());
     }
     let Some(workload) = observed.workload.as_ref().filter(|_| observed.outcome.is_applied()) else {
         return (Reason::NewGeneration, "a changed specification is being applied".into());
@@ -95,7 +107,7 @@ fn stalled(observed: &Observed<'_>) -> Verdict {
     if let Some((reason, message)) = &observed.outcome.failure {
         return (*reason, message.clone());
     }
-    let refusing = observed.fleet.agents().live().find_map(|agent| Some((agent, agent.report.config_error.as_ref()?)));
+    let refusing = observed.fleet.agents().present().find_map(|agent| Some((agent, agent.report.config_error.as_ref()?)));
     match refusing {
         Some((agent, error)) => (
             Reason::RolloutFailed,
@@ -149,7 +161,7 @@ fn workload_available(observed: &Observed<'_>) -> Verdict {
 
 /// An agent that still takes in something else is available.
 fn kernel_unsupported(observed: &Observed<'_>) -> Option<Verdict> {
-    let mut off = observed.fleet.agents().live().filter(|agent| {
+    let mut off = observed.fleet.agents().present().filter(|agent| {
         let sources = &agent.report.sources;
         !sources.is_empty() && sources.iter().all(|source| source.source.starts_with("ebpf") && source.condition() == SourceCondition::Off)
     });
@@ -166,7 +178,7 @@ fn flow_healthy(observed: &Observed<'_>) -> Verdict {
     }
     let lately = fleet.lately();
     let Some(finding) = fleet.flow_finding() else {
-        let reason = if lately.received + lately.delivered > 0 { Reason::Flowing } else { Reason::Idle };
+        let reason = if lately.received > 0 || lately.delivered > 0 { Reason::Flowing } else { Reason::Idle };
         return (reason, format!("{} items received and {} delivered in 5 min", lately.received, lately.delivered));
     };
     let (since, held) = (clock(finding.since), fleet.agents().totals().held);
@@ -185,9 +197,13 @@ fn flow_healthy(observed: &Observed<'_>) -> Verdict {
 }
 
 fn drops(observed: &Observed<'_>, since: &str) -> String {
+    if observed.fleet.lately().dropped == 0 {
+        return format!("items were dropped since {since}, none of them lately: see droppedByReason");
+    }
     let mut reasons = std::collections::BTreeMap::new();
     for ((_, class, reason), items) in observed.fleet.dropped_lately() {
-        *reasons.entry((reason, class)).or_insert(0_u64) += items;
+        let sum = reasons.entry((reason, class)).or_insert(0_u64);
+        *sum = sum.saturating_add(items);
     }
     let mut by_size: Vec<_> = reasons.into_iter().collect();
     by_size.sort_by_key(|&(_, items)| std::cmp::Reverse(items));
@@ -219,8 +235,10 @@ fn buffers_healthy(observed: &Observed<'_>) -> Verdict {
     let disk = format!("{} of {} on disk", bytes(backlog.bytes), bytes(backlog.capacity));
     let text = match finding.reason {
         Reason::LedgerBroken => {
-            let told =
-                fleet.agents().live().find_map(|agent| Some(format!("{} on {}", agent.report.ledger_broken.as_ref()?, agent.report.node)));
+            let told = fleet
+                .agents()
+                .present()
+                .find_map(|agent| Some(format!("{} on {}", agent.report.ledger_broken.as_ref()?, agent.report.node)));
             format!("{}: this is a defect; keep the agent's log and /ledger and report it", told.unwrap_or_default())
         }
         Reason::DiskErrors => format!("a disk fails since {since}: look at the agents' logs and the nodes' disks"),
@@ -245,14 +263,14 @@ fn destinations_reachable(observed: &Observed<'_>) -> Verdict {
     let Some(finding) = observed.fleet.destinations_finding() else {
         return (Reason::AllReachable, "every destination takes what is sent".into());
     };
-    let states = || agents.live().flat_map(|agent| agent.report.destination_states.iter().map(move |state| (agent, state)));
+    let states = || agents.present().flat_map(|agent| agent.report.destination_states.iter().map(move |state| (agent, state)));
     let affected = states().filter(|(_, state)| Reason::from(state.condition()) == finding.reason).count();
     let since = clock(finding.since);
     let text = match states().find(|(_, state)| Reason::from(state.condition()) == finding.reason) {
         Some((agent, state)) => format!(
             "destination {} fails on {affected} of {} agents since {since}, such as the one on {}: {}",
             state.destination,
-            agents.live().count(),
+            agents.present().count(),
             agent.report.node,
             bounded(&state.last_error, 200)
         ),
@@ -266,14 +284,19 @@ fn reports_fresh(observed: &Observed<'_>) -> Verdict {
     let fresh = agents.live().filter(|agent| agent.is_fresh(observed.now)).count();
     let wanted = observed.pods.iter().filter(|pod| pod.ready).count();
     let count = format!("{fresh} agents report, {wanted} are ready");
-    let silent = silent_agent(observed);
+    let silent = silent_agent(observed).or_else(|| unheard_agent(observed));
     match (agents.collecting_since(), silent) {
         (Some(since), _) => (Reason::CollectingAfterRestart, format!("{count}; collecting since {}", clock(since))),
-        (None, _) if fresh == 0 && agents.live().next().is_none() => (Reason::CollectingAfterRestart, "no agent has reported yet".into()),
         (None, Some((pod, heard))) => (
             Reason::AgentsSilent,
-            format!("{count}; {pod} was last heard at {}: look at its log and at the network between it and the operator", clock(heard)),
+            format!(
+                "{count}; nothing was heard of {pod} since {}: look at its log and at the network between it and the operator",
+                clock(heard)
+            ),
         ),
+        (None, None) if fresh == 0 && agents.live().next().is_none() => {
+            (Reason::CollectingAfterRestart, "no agent has reported yet".into())
+        }
         (None, None) => (Reason::AllReporting, count),
     }
 }
@@ -283,4 +306,11 @@ fn silent_agent(observed: &Observed<'_>) -> Option<(String, Timestamp)> {
     let silent = observed.fleet.agents().live().filter(|agent| !agent.is_fresh(observed.now));
     let there = silent.filter(|agent| observed.pods.iter().any(|pod| pod.uid == agent.report.pod_uid && pod.ready));
     there.min_by_key(|agent| agent.heard).map(|agent| (agent.report.pod.clone(), agent.heard))
+}
+
+/// A pod that is ready and has never reported.
+fn unheard_agent(observed: &Observed<'_>) -> Option<(String, Timestamp)> {
+    let (uid, since) = observed.fleet.agents().unheard(observed.now)?;
+    let pod = observed.pods.iter().find(|pod| pod.uid == uid)?;
+    Some((pod.name.clone(), since))
 }

@@ -1,4 +1,4 @@
-//! Which of the intended objects have to be applied. What was applied, unchanged, and is untouched since, costs no request.
+//! Which of the intended objects have to be applied, and which Services are intended no more. What was applied, unchanged, and is untouched since, costs no request.
 
 use std::collections::BTreeMap;
 
@@ -50,6 +50,24 @@ pub fn diff<'a>(children: &'a [Child], world: &World, memory: &Memory, uid: &str
     Ok(changed)
 }
 
+/// A Service that wears the pipeline's label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledService {
+    /// Its name.
+    pub name: String,
+    /// Its UID, so that only this one is deleted.
+    pub uid: String,
+    /// UID of the object that controls it.
+    pub owner: Option<String>,
+}
+
+/// The Services of this pipeline that it does not want any more, such as the OTLP port of one that only takes in kernel events.
+#[must_use]
+pub fn surplus<'a>(children: &[Child], services: &'a [LabelledService], uid: &str) -> Vec<&'a LabelledService> {
+    let is_wanted = |name: &str| children.iter().any(|child| child.kind == ChildKind::Service && child.name == name);
+    services.iter().filter(|service| service.owner.as_deref() == Some(uid) && !is_wanted(&service.name)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +85,20 @@ mod tests {
         assert_eq!(applied(&live("8", "me"), &memory("h1")), Ok(1));
         assert_eq!(applied(&live("7", "me"), &memory("h0")), Ok(1));
         assert!(applied(&live("7", "you"), &memory("h1")).is_err());
+    }
+
+    #[test]
+    fn only_our_own_services_that_are_not_intended_are_surplus() {
+        let wanted = Child { kind: ChildKind::Service, name: "wanted".into(), body: serde_json::Value::Null, hash: String::new() };
+        let account = Child { kind: ChildKind::ServiceAccount, name: "left".into(), ..wanted.clone() };
+        let service = |name: &str, owner: Option<&str>| LabelledService {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            owner: owner.map(str::to_owned),
+        };
+        let services =
+            [service("wanted", Some("me")), service("left", Some("me")), service("yours", Some("you")), service("nobodys", None)];
+        let names: Vec<_> = surplus(&[wanted, account], &services, "me").into_iter().map(|service| service.name.as_str()).collect();
+        assert_eq!(names, ["left"]);
     }
 }

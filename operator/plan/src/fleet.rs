@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crds::conditions::{ConditionType, FLOW_BY_SEVERITY, Reason};
+use crds::conditions::{ConditionStatus, ConditionType, FLOW_BY_SEVERITY, Reason};
 use crds::fleet::{AgentReport, DestinationCondition};
+use crds::v1alpha1::Condition;
 use jiff::Timestamp;
 
 use crate::agents::{Agent, Agents, Presence, RefusedReport, Volume};
@@ -38,6 +39,13 @@ impl Judgement {
             latch.observe(over.contains(reason), now);
         }
         self.latches.retain(|_, latch| *latch != Latch::Clear);
+    }
+
+    /// Goes on from a condition that an earlier leader wrote: what was wrong is so until it was clean for long enough.
+    fn resume(&mut self, condition: &Condition) {
+        if condition.type_.reasons(ConditionStatus::False).contains(&condition.reason) {
+            self.latches.insert(condition.reason, Latch::Tripped { since: condition.last_transition_time.0, clean: 0 });
+        }
     }
 
     fn worst(&self, by_severity: &[Reason]) -> Option<Finding> {
@@ -91,7 +99,6 @@ pub struct Backlog {
 #[derive(Debug, Default)]
 pub struct Fleet {
     agents: Agents,
-    volume: Volume,
     windows: Windows,
     /// What was dropped in all at the end of each closed window, oldest first.
     drops: VecDeque<Drops>,
@@ -107,17 +114,28 @@ impl Fleet {
         Self { agents: Agents::inherit(published, retired, retired_agents, now), ..Self::default() }
     }
 
+    /// Takes over what an earlier leader found wrong.
+    pub fn resume(&mut self, conditions: &[Condition]) {
+        for condition in conditions {
+            match condition.type_ {
+                ConditionType::FlowHealthy => self.flow.resume(condition),
+                ConditionType::BuffersHealthy => self.buffers.resume(condition),
+                ConditionType::DestinationsReachable => self.destinations.resume(condition),
+                _ => {}
+            }
+        }
+    }
+
     /// Takes in a report whose sender was checked.
     ///
     /// # Errors
-    /// When it is stale, anonymous, or one too many.
+    /// When it is anonymous, implausible, or one too many.
     pub fn handle_report(&mut self, report: AgentReport, now: Timestamp) -> Result<(), RefusedReport> {
         self.agents.handle_report(report, now)
     }
 
     /// Takes in which pods and nodes exist, and what becomes of a buffer without its pod.
-    pub fn handle_presence(&mut self, presence: &Presence, volume: Volume, now: Timestamp) {
-        self.volume = volume;
+    pub fn handle_presence(&mut self, presence: &Presence, volume: Option<Volume>, now: Timestamp) {
         self.agents.handle_presence(presence, volume, now);
     }
 
@@ -140,7 +158,7 @@ impl Fleet {
 
     fn judge_buffers(&self) -> BTreeSet<Reason> {
         let mut over = BTreeSet::new();
-        for buffer in self.agents.live().filter_map(|agent| agent.report.buffer) {
+        for buffer in self.agents.present().filter_map(|agent| agent.report.buffer) {
             let disk = buffer.disk_bytes.saturating_mul(100).checked_div(buffer.disk_bytes_max);
             if buffer.disk_failed {
                 over.insert(Reason::DiskErrors);
@@ -167,7 +185,7 @@ impl Fleet {
     }
 
     fn judge_destinations(&self) -> BTreeSet<Reason> {
-        let states = self.agents.live().flat_map(|agent| &agent.report.destination_states);
+        let states = self.agents.present().flat_map(|agent| &agent.report.destination_states);
         states.map(|state| state.condition()).filter(|condition| *condition != DestinationCondition::Reachable).map(Reason::from).collect()
     }
 
@@ -180,7 +198,7 @@ impl Fleet {
     /// What is wrong with the buffers. A broken ledger is a finding without hysteresis.
     #[must_use]
     pub fn buffers_finding(&self, now: Timestamp) -> Option<Finding> {
-        if self.agents.live().any(|agent| agent.report.ledger_broken.is_some()) {
+        if self.agents.present().any(|agent| agent.report.ledger_broken.is_some()) {
             return Some(Finding { reason: Reason::LedgerBroken, since: now, current: true });
         }
         self.buffers.worst(&BUFFERS_BY_SEVERITY)
@@ -189,7 +207,7 @@ impl Fleet {
     /// What is wrong with the destinations.
     #[must_use]
     pub fn destinations_finding(&self) -> Option<Finding> {
-        self.destinations.worst(ConditionType::DestinationsReachable.reasons(crds::conditions::ConditionStatus::False))
+        self.destinations.worst(ConditionType::DestinationsReachable.reasons(ConditionStatus::False))
     }
 
     /// The agents.
@@ -226,7 +244,7 @@ impl Fleet {
     /// Fill of the queues.
     #[must_use]
     pub fn queue_fill(&self) -> QueueFill {
-        let mut fills: Vec<u64> = self.agents.live().map(Agent::queue_percent).collect();
+        let mut fills: Vec<u64> = self.agents.present().map(Agent::queue_percent).collect();
         fills.sort_unstable();
         // The smallest fill that this percentage of the agents do not exceed.
         let rank = |percent: usize| fills.get((fills.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0);
@@ -237,9 +255,9 @@ impl Fleet {
     /// What lies in the buffers.
     #[must_use]
     pub fn backlog(&self) -> Backlog {
-        self.agents.live().filter_map(|agent| agent.report.buffer).fold(Backlog::default(), |sum, buffer| Backlog {
-            bytes: sum.bytes + buffer.disk_bytes,
-            capacity: sum.capacity + buffer.disk_bytes_max,
+        self.agents.present().filter_map(|agent| agent.report.buffer).fold(Backlog::default(), |sum, buffer| Backlog {
+            bytes: sum.bytes.saturating_add(buffer.disk_bytes),
+            capacity: sum.capacity.saturating_add(buffer.disk_bytes_max),
             oldest_milliseconds: sum.oldest_milliseconds.max(buffer.oldest_milliseconds),
         })
     }

@@ -4,7 +4,7 @@ use crds::v1alpha1::{
     Bounds, DestinationStatus, DropCount, Flow, FlowCell, HeldItems, KernelFlow, LossCount, RefuseCount, Retired, RetiredDestination,
 };
 
-use crate::books::{Books, Cell, DestinationBooks, Drops, Held, Kernel};
+use crate::books::{self, Books, Cell, DestinationBooks, Drops, Held, Kernel};
 
 /// A count as the API writes it.
 #[must_use]
@@ -57,7 +57,7 @@ pub fn kernel(books: &Books) -> Option<KernelFlow> {
     (*kernel != Kernel::default()).then(|| KernelFlow {
         attempted: signed(kernel.attempted),
         produced: signed(kernel.produced),
-        lost: signed(kernel.lost.values().sum()),
+        lost: signed(books::sum(kernel.lost.values().copied())),
         lost_by_reason: kernel.lost.iter().map(|(&reason, &items)| LossCount { reason, total: signed(items) }).collect(),
     })
 }

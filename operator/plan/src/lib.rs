@@ -20,6 +20,7 @@ pub mod ledger;
 mod message;
 pub mod names;
 pub mod observe;
+pub mod outcome;
 pub mod resolve;
 pub mod status;
 pub mod windows;

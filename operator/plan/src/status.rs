@@ -6,52 +6,25 @@ use crds::conditions::{ConditionStatus, ConditionType, Health, Reason};
 use crds::fleet::{DestinationCondition, SourceCondition};
 use crds::quantity::Quantity;
 use crds::v1alpha1::{
-    BufferStatus, Condition, ConfigStatus, DestinationStatus, Effective, Flow, QueueStatus, SourceStatus, Summary, TelemetryPipelineStatus,
+    BufferStatus, Condition, ConfigStatus, DestinationStatus, Flow, QueueStatus, SourceStatus, Summary, TelemetryPipelineStatus,
     WorkloadStatus, WorstNode,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::books::DestinationBooks;
+use crate::books::{Books, DestinationBooks};
 use crate::fleet::Fleet;
 use crate::ledger::{self, signed};
 use crate::message::{age, bounded, bytes, rate};
 use crate::names;
 use crate::observe::{PodView, WorkloadView};
-use crate::resolve::Refusal;
+use crate::outcome::Outcome;
 use crate::{agents::Agent, conditions};
 
 /// Largest status, serialized; far below what etcd takes, and small enough to be watched by many.
 pub const STATUS_BYTES_MAX: usize = 24 << 10;
 /// Agents that are shown one by one.
 const WORST_MAX: usize = 10;
-
-/// How the last reconciliation of a pipeline ended.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// The specification's generation it was about; 0 before the first.
-    pub generation: i64,
-    /// Why the specification was refused.
-    pub refusal: Option<Refusal>,
-    /// Why objects could not be applied: reason of `Stalled`, and the words of the API server.
-    pub failure: Option<(Reason, String)>,
-    /// What was last applied: hash of the configuration, and the solved settings.
-    pub applied: Option<(String, Vec<Effective>)>,
-}
-
-impl Outcome {
-    /// Whether the latest specification was applied.
-    #[must_use]
-    pub fn is_applied(&self) -> bool {
-        self.is_evaluated() && self.refusal.is_none() && self.failure.is_none()
-    }
-
-    /// Whether any specification was looked at.
-    #[must_use]
-    pub fn is_evaluated(&self) -> bool {
-        self.generation > 0
-    }
-}
 
 /// Everything a status is made from.
 #[derive(Clone, Copy, Debug)]
@@ -80,15 +53,15 @@ pub fn status(observed: &Observed<'_>) -> TelemetryPipelineStatus {
     let conditions = conditions::conditions(observed);
     let fleet = observed.fleet;
     let (retired, retired_agents) = fleet.agents().retired();
-    let has_numbers = fleet.agents().live().next().is_some() || *fleet.agents().retired().0 != crate::books::Books::default();
+    let has_numbers = fleet.agents().live().next().is_some() || *fleet.agents().retired().0 != Books::default();
     let inherited = observed.previous.filter(|_| !has_numbers);
-    let effective = observed.outcome.applied.as_ref().map(|(_, effective)| effective.clone());
+    let effective = observed.outcome.applied.as_ref().map(|applied| applied.effective.clone());
     let status = TelemetryPipelineStatus {
         observed_generation: Some(observed.outcome.generation).filter(|&generation| generation > 0),
-        agent_version: fleet.agents().live().map(|agent| agent.report.agent_version.clone()).min(),
+        agent_version: fleet.agents().present().map(|agent| agent.report.agent_version.clone()).min(),
         summary: Some(summary(observed, &conditions)),
         workload: observed.workload.as_ref().map(|workload| workload_status(observed, workload)),
-        config: observed.outcome.applied.as_ref().map(|(hash, _)| config(fleet, hash)),
+        config: observed.outcome.applied.as_ref().map(|applied| config(fleet, &applied.config_hash)),
         flow: if has_numbers { Some(flow(observed)) } else { inherited.and_then(|previous| previous.flow.clone()) },
         queue: has_numbers.then(|| queue(fleet)),
         buffer: has_numbers.then(|| buffer(fleet)),
@@ -113,10 +86,17 @@ fn summary(observed: &Observed<'_>, conditions: &[Condition]) -> Summary {
     if let Some(workload) = observed.workload {
         summary.ready = format!("{}/{}", workload.ready, workload.desired);
     }
-    let Some(heard) = live().map(|agent| agent.heard).max() else { return summary };
+    let reported = observed.previous.and_then(|previous| previous.summary.as_ref()).and_then(|summary| summary.reported_time.clone());
+    let total = fleet.agents().total();
+    if total != Books::default() {
+        summary.dropped = total.totals().dropped.to_string();
+    }
+    let Some(heard) = live().map(|agent| agent.heard).max() else {
+        summary.reported_time = reported;
+        return summary;
+    };
     let backlog = fleet.backlog();
     let fresh = live().filter(|agent| agent.is_fresh(observed.now)).count();
-    let reported = observed.previous.and_then(|previous| previous.summary.as_ref()).and_then(|summary| summary.reported_time.clone());
     summary.dropped = fleet.agents().totals().dropped.to_string();
     summary.queue = format!("{}%", fleet.queue_fill().p99);
     summary.backlog = if backlog.capacity > 0 { bytes(backlog.bytes) } else { "-".into() };
@@ -172,9 +152,9 @@ fn workload_status(observed: &Observed<'_>, workload: &WorkloadView) -> Workload
 }
 
 fn config(fleet: &Fleet, hash: &str) -> ConfigStatus {
-    let current = fleet.agents().live().filter(|agent| agent.report.config_hash == hash).count();
+    let current = fleet.agents().present().filter(|agent| agent.report.config_hash == hash).count();
     let shown = bounded(hash, 8);
-    ConfigStatus { hash: shown, nodes_current: small(current), nodes_stale: small(fleet.agents().live().count() - current) }
+    ConfigStatus { hash: shown, nodes_current: small(current), nodes_stale: small(fleet.agents().present().count() - current) }
 }
 
 fn flow(observed: &Observed<'_>) -> Flow {
@@ -214,8 +194,12 @@ fn buffer(fleet: &Fleet) -> BufferStatus {
 
 fn destinations(fleet: &Fleet) -> Vec<DestinationStatus> {
     let of = |(name, sums): (&String, &DestinationBooks)| {
-        let states: Vec<_> =
-            fleet.agents().live().flat_map(|agent| &agent.report.destination_states).filter(|state| state.destination == *name).collect();
+        let states: Vec<_> = fleet
+            .agents()
+            .present()
+            .flat_map(|agent| &agent.report.destination_states)
+            .filter(|state| state.destination == *name)
+            .collect();
         let mut failing = BTreeMap::new();
         for state in states.iter().filter(|state| state.condition() != DestinationCondition::Reachable) {
             *failing.entry(Reason::from(state.condition())).or_insert(0_usize) += 1;
@@ -241,7 +225,7 @@ fn destinations(fleet: &Fleet) -> Vec<DestinationStatus> {
 
 fn sources(fleet: &Fleet) -> Vec<SourceStatus> {
     let mut sources: BTreeMap<&str, SourceStatus> = BTreeMap::new();
-    for state in fleet.agents().live().flat_map(|agent| &agent.report.sources) {
+    for state in fleet.agents().present().flat_map(|agent| &agent.report.sources) {
         let name = state.source.as_str();
         if name.is_empty() || name.len() > 64 || (sources.len() >= 16 && !sources.contains_key(name)) {
             continue;
@@ -265,7 +249,7 @@ fn worst_nodes(fleet: &Fleet) -> Vec<WorstNode> {
         (agent.windows.lately(agent.books.totals()).dropped, agent.queue_percent(), disk)
     };
     let mut agents: Vec<_> =
-        fleet.agents().live().map(|agent| (trouble(agent), agent)).filter(|&(trouble, _)| trouble > (0, 50, 0)).collect();
+        fleet.agents().present().map(|agent| (trouble(agent), agent)).filter(|&(trouble, _)| trouble > (0, 50, 0)).collect();
     agents.sort_by(|(left, first), (right, second)| right.cmp(left).then_with(|| first.report.node.cmp(&second.report.node)));
     let node = |((dropped, queue, disk), agent): ((u64, u64, u64), &Agent)| WorstNode {
         node: bounded(&agent.report.node, 253),
@@ -298,7 +282,10 @@ fn trimmed(mut status: TelemetryPipelineStatus) -> TelemetryPipelineStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agents::{Presence, Volume};
     use crate::books::tests::spans;
+    use crate::outcome::Applied;
+    use crate::resolve::Refusal;
     use crds::fleet::{AgentReport, DestinationState, DestinationTotals, Reasoned};
     use crds::v1alpha1::WorkloadKind;
     use vocabulary::DropReason;
@@ -321,7 +308,8 @@ mod tests {
     }
 
     fn applied() -> Outcome {
-        Outcome { generation: 1, applied: Some(("0123456789abcdef".into(), vec![])), ..Outcome::default() }
+        let applied = Applied { config_hash: "0123456789abcdef".into(), ..Applied::default() };
+        Outcome { generation: 1, applied: Some(applied), ..Outcome::default() }
     }
 
     fn condition(status: &TelemetryPipelineStatus, type_: ConditionType) -> &Condition {
@@ -371,6 +359,24 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_applied_stalls_and_is_neither_ready_nor_under_way() {
+        let failure = Some((Reason::QuotaExceeded, "exceeded quota".to_owned()));
+        let status = seen(&Outcome { failure, ..applied() }, &Fleet::default(), None, at(1));
+        let of = |type_| condition(&status, type_).status;
+        assert_eq!(of(ConditionType::Stalled), ConditionStatus::True);
+        assert_eq!(of(ConditionType::Reconciling), ConditionStatus::False);
+        assert_eq!(of(ConditionType::Ready), ConditionStatus::False);
+    }
+
+    #[test]
+    fn a_specification_that_was_not_looked_at_yet_is_not_ready_and_not_stamped() {
+        let observed = seen(&Outcome { generation: 7, ..applied() }, &Fleet::default(), None, at(1));
+        assert_eq!(condition(&observed, ConditionType::Ready).reason, Reason::Progressing);
+        assert_eq!(condition(&observed, ConditionType::Reconciling).reason, Reason::NewGeneration);
+        assert!(observed.conditions.iter().all(|condition| condition.observed_generation == 7));
+    }
+
+    #[test]
     fn a_change_of_leader_leaves_the_numbers_as_they_were() {
         let mut before = Fleet::default();
         before.handle_report(spans("a", "1", 100, 60, 10), at(0)).expect("taken");
@@ -381,6 +387,76 @@ mod tests {
         let status = seen(&applied(), &after, Some(&written), at(2));
         assert_eq!((&status.flow, &status.destinations), (&written.flow, &written.destinations));
         assert_eq!(condition(&status, ConditionType::ReportsFresh).reason, Reason::CollectingAfterRestart);
+        let (was, is) = (written.summary.expect("a summary"), status.summary.expect("a summary"));
+        assert_eq!((is.dropped.as_str(), &is.reported_time), ("10", &was.reported_time));
+        assert!(is.reported_time.is_some());
+    }
+
+    #[test]
+    fn an_agent_whose_pod_is_gone_counts_and_its_states_do_not() {
+        let mut fleet = Fleet::default();
+        let mut report = spans("a", "1", 100, 60, 0);
+        report.destination_states = vec![DestinationState { destination: "backend".into(), condition: 3, ..Default::default() }];
+        report.config_error = Some("no port".into());
+        report.buffer = Some(crds::fleet::BufferGauges { disk_bytes: 5, disk_bytes_max: 10, ..Default::default() });
+        fleet.handle_report(report, at(0)).expect("taken");
+        let mut presence = Presence { pods: ["uid-a".to_owned()].into(), ..Presence::default() };
+        for (second, is_there) in [(60, true), (61, false)] {
+            if !is_there {
+                presence.pods.clear();
+            }
+            fleet.handle_presence(&presence, Some(Volume::Claim), at(second));
+            let status = seen(&applied(), &fleet, None, at(second));
+            assert_eq!(condition(&status, ConditionType::Stalled).status == ConditionStatus::True, is_there);
+            assert_eq!(status.destinations[0].state == ConditionStatus::False, is_there);
+            assert_eq!(fleet.backlog().bytes > 0, is_there);
+            assert_eq!((status.destinations[0].sent, status.flow.expect("numbers").signals[0].received), (60, 100));
+        }
+    }
+
+    #[test]
+    fn a_ready_pod_that_never_reports_is_silent() {
+        let mut fleet = Fleet::default();
+        let presence = Presence { ready: ["uid-a".to_owned()].into(), pods: ["uid-a".to_owned()].into(), ..Presence::default() };
+        let pods = [PodView { uid: "uid-a".into(), name: "agent-a".into(), ready: true, trouble: None, detail: String::new() }];
+        for second in [0, 31] {
+            fleet.handle_presence(&presence, Some(Volume::None), at(second));
+            let outcome = applied();
+            let observed = Observed {
+                generation: 1,
+                name: "n",
+                outcome: &outcome,
+                workload: &None,
+                pods: &pods,
+                fleet: &fleet,
+                previous: None,
+                now: at(second),
+            };
+            let status = status(&observed);
+            let fresh = condition(&status, ConditionType::ReportsFresh);
+            assert_eq!(fresh.reason == Reason::AgentsSilent, second == 31, "{}", fresh.message);
+        }
+    }
+
+    #[test]
+    fn a_change_of_leader_does_not_heal_what_is_wrong() {
+        let mut before = Fleet::default();
+        for second in 0..30_u8 {
+            let dropped = u64::from(second) * 10;
+            before.handle_report(spans("a", "1", 1000 + 2 * dropped, 1000 + dropped, dropped), at(i64::from(second))).expect("taken");
+            before.handle_tick(at(i64::from(second)));
+        }
+        let written = seen(&applied(), &before, None, at(30));
+        let since = before.flow_finding().expect("drops").since;
+        let mut after = Fleet::default();
+        after.resume(&written.conditions);
+        after.handle_report(spans("a", "1", 1580, 1290, 290), at(31)).expect("taken");
+        after.handle_tick(at(31));
+        let status = seen(&applied(), &after, Some(&written), at(31));
+        let flow = condition(&status, ConditionType::FlowHealthy);
+        assert_eq!((flow.status, flow.reason), (ConditionStatus::False, Reason::SomeDataDropped), "{}", flow.message);
+        assert!(after.flow_finding().is_some_and(|finding| finding.since >= since));
+        assert_eq!(after.buffers_finding(at(31)), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! When a status is written. Conditions within a second, numbers every fifteen if they tell something, a sign of life every
+//! When a status is written. Conditions and the first drop within a second, numbers every fifteen if they tell something, a sign of life every
 //! sixty, and never more than the whole cluster's budget allows.
 
 use crds::v1alpha1::{FlowCell, TelemetryPipelineStatus};
@@ -18,7 +18,7 @@ const MOVED_ITEMS_MIN: u64 = 1000;
 /// Why a status is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Write {
-    /// A condition changed.
+    /// A condition changed, or the first item was dropped.
     Conditions,
     /// A number that somebody should know changed.
     Numbers,
@@ -44,7 +44,7 @@ impl WritePolicy {
     pub fn decide(&mut self, wanted: &TelemetryPipelineStatus, now: Timestamp) -> Option<Write> {
         let Some((at, written)) = &self.written else { return Some(Write::Conditions) };
         let age = seconds_between(*at, now);
-        if conditions_differ(written, wanted) {
+        if conditions_differ(written, wanted) || drops_began(written, wanted) {
             let since = *self.dirty_since.get_or_insert(now);
             return (seconds_between(since, now) >= COALESCING_SECONDS).then_some(Write::Conditions);
         }
@@ -79,6 +79,12 @@ fn conditions_differ(written: &TelemetryPipelineStatus, wanted: &TelemetryPipeli
     of(written) != of(wanted) || health(written) != health(wanted) || written.observed_generation != wanted.observed_generation
 }
 
+/// The first drop of a pipeline is news; further ones are numbers.
+fn drops_began(written: &TelemetryPipelineStatus, wanted: &TelemetryPipelineStatus) -> bool {
+    let dropped = |status: &TelemetryPipelineStatus| status.flow.as_ref().map_or(0, |flow| flow.dropped_total);
+    dropped(written) == 0 && dropped(wanted) > 0
+}
+
 /// Losses count at once and exactly; fills in steps; flow once enough has moved.
 fn numbers_differ(written: &TelemetryPipelineStatus, wanted: &TelemetryPipelineStatus) -> bool {
     losses(written) != losses(wanted) || gauges(written) != gauges(wanted) || moved(written, wanted)
@@ -89,7 +95,7 @@ fn cells(status: &TelemetryPipelineStatus) -> &[FlowCell] {
 }
 
 fn losses(status: &TelemetryPipelineStatus) -> (i64, i64, i64) {
-    let refused = cells(status).iter().map(|cell| cell.refused).sum();
+    let refused = cells(status).iter().fold(0, |sum: i64, cell| sum.saturating_add(cell.refused));
     let (dropped, lately) = status.flow.as_ref().map_or((0, 0), |flow| (flow.dropped_total, flow.dropped_last5m));
     (dropped, refused, lately)
 }
@@ -103,8 +109,8 @@ fn gauges(status: &TelemetryPipelineStatus) -> (Option<i32>, u32, Option<String>
 }
 
 fn moved(written: &TelemetryPipelineStatus, wanted: &TelemetryPipelineStatus) -> bool {
-    let sum =
-        |status: &TelemetryPipelineStatus| cells(status).iter().map(|cell| (cell.received + cell.delivered).unsigned_abs()).sum::<u64>();
+    let items = |cell: &FlowCell| cell.received.unsigned_abs().saturating_add(cell.delivered.unsigned_abs());
+    let sum = |status: &TelemetryPipelineStatus| cells(status).iter().map(items).fold(0, u64::saturating_add);
     let (before, after) = (sum(written), sum(wanted));
     after.abs_diff(before) >= MOVED_ITEMS_MIN.max(after / 1000)
 }
@@ -178,10 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn a_single_drop_is_written_within_fifteen_seconds() {
+    fn the_first_drop_is_written_after_one_second_and_further_ones_within_fifteen() {
         let mut policy = WritePolicy::resumed(status(10, 0, 0), at(0));
-        assert_eq!(policy.decide(&status(10, 1, 14), at(14)), None);
-        assert_eq!(policy.decide(&status(10, 1, 15), at(15)), Some(Write::Numbers));
+        assert_eq!(policy.decide(&status(10, 1, 3), at(3)), None);
+        assert_eq!(policy.decide(&status(10, 1, 4), at(4)), Some(Write::Conditions));
+        policy.handle_written(status(10, 1, 4), at(4));
+        assert_eq!(policy.decide(&status(10, 2, 18), at(18)), None);
+        assert_eq!(policy.decide(&status(10, 2, 19), at(19)), Some(Write::Numbers));
     }
 
     #[test]
@@ -196,8 +205,8 @@ mod tests {
     proptest! {
         #[test]
         fn numbers_alone_never_write_more_often_than_every_fifteen_seconds(steps in proptest::collection::vec((0_i64..5000, 0_i64..3), 1..200)) {
-            let mut policy = WritePolicy::resumed(status(0, 0, 0), at(0));
-            let (mut received, mut dropped, mut last) = (0, 0, 0);
+            let mut policy = WritePolicy::resumed(status(0, 1, 0), at(0));
+            let (mut received, mut dropped, mut last) = (0, 1, 0);
             for (second, (more, lost)) in (1_i64..).zip(steps) {
                 received += more;
                 dropped += lost;
