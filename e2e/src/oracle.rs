@@ -8,7 +8,7 @@
 //! attempted = produced + lost                             each agent, kernel records
 //! received  = accepted by the load generators + kernel    all agents together
 //! refused   = refused to the load generators              all agents together
-//! shed      = rejected to the load generators             all agents together
+//! rejected  = shed by the agents                          all agents together
 //! delivered = distinct items at the sink                  all agents together, once nothing is held
 //! status    = sum of the agents                           all agents together
 //! ```

@@ -225,7 +225,9 @@ impl Place {
         let (ledgers, truths, sink, object) =
             tokio::try_join!(self.ledgers(), try_join_all(loads.iter().map(LoadPod::truth)), self.report(), self.object())?;
         let pipeline = format!("{}/{}", self.namespace, self.pipeline);
-        Ok(Evidence { pipeline, ledgers, truths, sink, flow: flow_of(&object)? })
+        // Without a flow in the status the judge would have nothing to compare, and find nothing wrong.
+        let flow = flow_of(&object)?.with_context(|| format!("the status of {pipeline} has no flow"))?;
+        Ok(Evidence { pipeline, ledgers, truths, sink, flow: Some(flow) })
     }
 
     /// Stops the load, waits until nothing is held and nothing moves, and judges; looks again until the verdict is exact or the

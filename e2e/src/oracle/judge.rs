@@ -247,14 +247,18 @@ fn load_is_in_the_books(verdict: &mut Verdict, evidence: &Evidence, cell: &Cell)
     verdict.within("refused = refused to the load generators", place, cell.refused_retryable, (lower, cell.told_to_retry + cell.uncertain));
 }
 
+/// Whatever an agent drops at intake, it tells the client not to send again; only a kernel source has nobody to be told.
 fn shed_was_told(verdict: &mut Verdict, evidence: &Evidence, signal: Signal) {
-    let inputs = evidence.ledgers.iter().flat_map(|agent| &agent.ledger.inputs).filter(|cell| cell.signal == signal);
-    let shed: u64 = inputs.filter_map(|cell| cell.dropped.get("SoftLimit")).sum();
+    let cells = evidence.ledgers.iter().flat_map(|agent| &agent.ledger.inputs).filter(|cell| cell.signal == signal);
+    let reasons = || cells.clone().flat_map(|cell| &cell.dropped);
+    let shed: u64 = reasons().map(|(_, items)| items).sum();
+    let soft: u64 = reasons().filter(|(reason, _)| *reason == "SoftLimit").map(|(_, items)| items).sum();
     let truths = || evidence.truths.iter().flat_map(|truth| &truth.signals).filter(|entry| entry.signal == signal);
     let rejected: u64 = truths().map(|entry| entry.rejected).sum();
     let uncertain: u64 = truths().flat_map(|entry| &entry.classes).map(|class| class.uncertain).sum();
-    let right = (rejected.saturating_sub(crash_upper(evidence)), rejected + uncertain);
-    verdict.within("shed = rejected to the load generators", || format!("{} {signal}", evidence.pipeline), shed, right);
+    let lower = if may_be_kernel(evidence, signal) { soft } else { shed };
+    let right = (lower.saturating_sub(uncertain), shed + crash_upper(evidence));
+    verdict.within("rejected to the load generators = shed", || format!("{} {signal}", evidence.pipeline), rejected, right);
 }
 
 fn sink_has_what_was_delivered(verdict: &mut Verdict, evidence: &Evidence, cell: &Cell) {

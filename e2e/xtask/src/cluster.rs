@@ -1,7 +1,7 @@
 //! One kind cluster per checkout: made, joined to a pod network, found again, replaced when it did not survive, removed.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -13,6 +13,8 @@ use crate::{console, tools};
 
 /// Where the API server of the control plane writes what the operator asks of it.
 const AUDIT_LOG: &str = "/var/log/kubernetes/audit/audit.log";
+/// In a cluster's folder of the cache: the path of the checkout that made it.
+const CHECKOUT_MARK: &str = "checkout";
 /// In the control plane's container; written when the cluster is complete, gone with it.
 const COMPLETE_MARK: &str = "/kind/forebay-complete";
 
@@ -25,8 +27,11 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     fn of(places: &Places, engine: Engine) -> Self {
-        let name = places.cluster_name();
-        let kubeconfig = places.cluster_cache().join("clusters").join(&name).join("kubeconfig");
+        Self::named(places, places.cluster_name(), engine)
+    }
+
+    fn named(places: &Places, name: String, engine: Engine) -> Self {
+        let kubeconfig = folders(places).join(&name).join("kubeconfig");
         Self { name, engine, kubeconfig }
     }
 
@@ -73,7 +78,7 @@ impl Cluster {
         let pieces = places.checkout.join("e2e/cluster");
         let template = pieces.join(if image.built { "kind-built.yaml" } else { "kind-pulled.yaml" });
         let folder = self.kubeconfig.parent().context("the kubeconfig has no folder")?;
-        fs::create_dir_all(folder)?;
+        self.remember_checkout(places)?;
         let policy = folder.join("audit-policy.yaml");
         fs::copy(pieces.join("audit-policy.yaml"), &policy)?;
         let settings = folder.join("kind.yaml");
@@ -83,6 +88,13 @@ impl Cluster {
             .args(["create", "cluster", "--name", &self.name, "--image", &image.tag, "--wait", wait, "--config"])
             .args([settings])
             .logged(&places.log("cluster"))
+    }
+
+    fn remember_checkout(&self, places: &Places) -> Result<()> {
+        let folder = folders(places).join(&self.name);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(CHECKOUT_MARK), places.checkout.display().to_string())
+            .with_context(|| format!("cannot write into {}", folder.display()))
     }
 
     /// Gives each node its range of pod addresses and the way to the other nodes' ranges.
@@ -137,9 +149,11 @@ pub(crate) fn up(places: &Places) -> Result<Cluster> {
     let engine = engine::up(places)?;
     tools::KIND.install(places)?;
     let image = node_image::ensure(places, &engine)?;
+    remove_orphans(places, &engine);
     let cluster = Cluster::of(places, engine);
     if cluster.exists(places) {
         if cluster.survived(places) {
+            cluster.remember_checkout(places)?;
             console::present("cluster", &format!("{} is ready", cluster.name));
             return Ok(cluster);
         }
@@ -157,6 +171,33 @@ pub(crate) fn up(places: &Places) -> Result<Cluster> {
         cluster.await_ready(places)
     })?;
     Ok(cluster)
+}
+
+/// Removes the clusters of checkouts that are gone: nobody will, and each holds the memory of three nodes.
+fn remove_orphans(places: &Places, engine: &Engine) {
+    for (name, checkout) in orphans(&folders(places)) {
+        let cluster = Cluster::named(places, name, engine.clone());
+        let why = format!("{}: its checkout {checkout} is gone, removing it", cluster.name);
+        if let Err(error) = console::step("orphaned cluster", "5 s", &why, || cluster.delete(places)) {
+            console::present("orphaned cluster", &format!("it stays and takes memory, nothing else: {error:#}"));
+        }
+    }
+}
+
+/// The folders of all checkouts' clusters.
+fn folders(places: &Places) -> PathBuf {
+    places.cluster_cache().join("clusters")
+}
+
+/// Clusters that say which checkout made them, and whose checkout is not there any more.
+fn orphans(folders: &Path) -> Vec<(String, String)> {
+    let named = |name: String| {
+        let checkout = fs::read_to_string(folders.join(&name).join(CHECKOUT_MARK)).ok()?;
+        let gone = name.starts_with("forebay-") && Path::new(&checkout).is_absolute() && !Path::new(&checkout).exists();
+        gone.then_some((name, checkout))
+    };
+    let entries = fs::read_dir(folders).into_iter().flatten().flatten();
+    entries.filter_map(|entry| named(entry.file_name().into_string().ok()?)).collect()
 }
 
 /// Removes this checkout's cluster, and stops our engine when nothing else runs in it.
@@ -206,4 +247,27 @@ fn pod_network(range: &str) -> String {
  {{"type":"portmap","capabilities":{{"portMappings":true}}}}]}}
 "#
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cluster_whose_checkout_is_known_and_gone_is_an_orphan() {
+        let cache = tempfile::tempdir().unwrap();
+        let living = cache.path().display().to_string();
+        let gone = cache.path().join("gone").display().to_string();
+        for (name, checkout) in
+            [("forebay-living", Some(&living)), ("forebay-gone", Some(&gone)), ("forebay-unknown", None), ("other", Some(&gone))]
+        {
+            let folder = cache.path().join("clusters").join(name);
+            fs::create_dir_all(&folder).unwrap();
+            if let Some(checkout) = checkout {
+                fs::write(folder.join(CHECKOUT_MARK), checkout).unwrap();
+            }
+        }
+        assert_eq!(orphans(&cache.path().join("clusters")), [("forebay-gone".to_owned(), gone)]);
+        assert!(orphans(&cache.path().join("no clusters yet")).is_empty());
+    }
 }

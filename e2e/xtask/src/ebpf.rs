@@ -14,22 +14,16 @@ use crate::{console, tools};
 const LINKER: &str = "0.13.0";
 const LLVM: &str = "/usr/lib/llvm-22";
 
-/// Builds `agent-ebpf` into `target/bpf/agent-ebpf`.
+const PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "llvm-22-dev"];
+
+/// Builds `agent-ebpf` into `target/bpf/agent-ebpf`, or keeps the object that lies there where its compiler cannot be had.
 pub(crate) fn build(places: &Places) -> Result<()> {
+    if let Some(obstacle) = tools::obstacle(&PACKAGES) {
+        return keep(&places.ebpf_object(), &obstacle);
+    }
     let linker = {
         let _lock = places.lock()?;
-        if !Path::new("/usr/bin/dpkg-query").exists() {
-            bail!(
-                "the kernel programs need Debian's packages rustc-web, cargo-web, libstd-rust-web-dev-bpf and llvm-22-dev; build them on Debian and copy {}",
-                places.ebpf_object().display()
-            );
-        }
-        tools::packages(
-            places,
-            &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "llvm-22-dev"],
-            "1 min",
-            "the compiler for kernel programs",
-        )?;
+        tools::packages(places, &PACKAGES, "1 min", "the compiler for kernel programs")?;
         let features = ["--no-default-features", "--features", "llvm-22"];
         let prefix = [("LLVM_PREFIX".to_owned(), LLVM.to_owned())];
         tools::cargo_tool(places, "bpf-linker", LINKER, &features, &prefix, "3 min", "links kernel programs")?
@@ -52,4 +46,30 @@ pub(crate) fn build(places: &Places) -> Result<()> {
         fs::copy(build.join("bpfel-unknown-none/release/agent-ebpf"), &fresh).context("the build left no object")?;
         Ok(fs::rename(fresh, object)?)
     })
+}
+
+fn keep(object: &Path, obstacle: &str) -> Result<()> {
+    if !object.is_file() {
+        bail!(
+            "the kernel programs cannot be built here: {obstacle}; or build them elsewhere with `cargo xtask ebpf` and copy them to {}",
+            object.display()
+        );
+    }
+    console::present("kernel programs", &format!("{} as it lies there, not built anew: {obstacle}", object.display()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_compiler_an_object_that_lies_there_is_used_and_a_missing_one_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let object = folder.path().join("agent-ebpf");
+        let error = keep(&object, "this is not Debian").unwrap_err().to_string();
+        assert!(error.contains("this is not Debian") && error.contains(&object.display().to_string()), "{error}");
+        fs::write(&object, "programs").unwrap();
+        keep(&object, "this is not Debian").unwrap();
+    }
 }

@@ -12,8 +12,8 @@ use crate::places::Places;
 use crate::process::{Program, tail};
 use crate::{console, tools};
 
-/// A cold engine answered within 2 s on two cores; longer than this and it will not.
-const START_DEADLINE: Duration = Duration::from_secs(30);
+/// A cold engine answered within 2 s on two cores. One that was killed first starts the clusters of all checkouts again.
+const START_DEADLINE: Duration = Duration::from_secs(120);
 /// Bit of CAP_SYS_RESOURCE in a capability mask (linux/capability.h).
 const CAP_SYS_RESOURCE: u32 = 24;
 
@@ -79,18 +79,31 @@ fn own_address(places: &Places) -> String {
 
 /// The process id that our engine has left, if that process still is an engine.
 fn own_process(places: &Places) -> Option<String> {
-    let pid = fs::read_to_string(places.cluster_cache().join("docker.pid")).ok()?.trim().to_owned();
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    (name.trim() == "dockerd").then_some(pid)
+    process_of(&places.cluster_cache().join("docker.pid"), "dockerd")
+}
+
+/// The process id in this file, if that process bears this name.
+fn process_of(pid_file: &Path, name: &str) -> Option<String> {
+    let pid = fs::read_to_string(pid_file).ok()?.trim().to_owned();
+    let found = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    (found.trim() == name).then_some(pid)
+}
+
+/// Removes the file unless its process lives. A stranger may have got the number since, and dockerd looks only at the number: it
+/// would take the stranger for itself and not start, or for its containerd and kill it. Sockets of the dead both replace themselves.
+fn forget_dead(pid_file: &Path, name: &str) -> Result<()> {
+    if pid_file.exists() && process_of(pid_file, name).is_none() {
+        fs::remove_file(pid_file).with_context(|| format!("cannot remove {}", pid_file.display()))?;
+    }
+    Ok(())
 }
 
 fn start(places: &Places) -> Result<Engine> {
     let cache = places.cluster_cache();
     let file = |name: &str| cache.join(name);
     fs::create_dir_all(places.bin())?;
-    if own_process(places).is_none() && file("docker.pid").exists() {
-        fs::remove_file(file("docker.pid"))?; // of a process that is gone; a stranger may have its number, which dockerd would take for itself
-    }
+    forget_dead(&file("docker.pid"), "dockerd")?;
+    forget_dead(&file("docker-run").join("containerd/containerd.pid"), "containerd")?;
     let runtime = if lacks_sys_resource() { lowered_runtime(places)? } else { String::new() };
     let settings = format!(
         r#"{{"data-root":"{}","exec-root":"{}","pidfile":"{}","hosts":["{}"],"storage-driver":"overlay2","exec-opts":["native.cgroupdriver=cgroupfs"]{runtime}}}"#,
@@ -102,11 +115,14 @@ fn start(places: &Places) -> Result<Engine> {
     fs::write(file("docker.json"), settings)?;
     places.run("sysctl").args(["-qw", "net.ipv4.ip_forward=1"]).output()?;
     let log = file("docker.log");
-    places.run("dockerd").args(["--config-file".as_ref(), file("docker.json").as_os_str()]).detached(&log)?;
+    let mut daemon = places.run("dockerd").args(["--config-file".as_ref(), file("docker.json").as_os_str()]).detached(&log)?;
     let deadline = Instant::now() + START_DEADLINE;
     while Instant::now() < deadline {
         if let Some(engine) = running(places) {
             return Ok(engine);
+        }
+        if let Some(status) = daemon.try_wait()? {
+            bail!("the Docker engine did not start ({status}); the end of {}:\n{}", log.display(), tail(&log));
         }
         thread::sleep(Duration::from_millis(200));
     }
@@ -133,6 +149,20 @@ fn bounding_set(status: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_number_of_a_dead_daemon_is_forgotten_even_if_a_stranger_bears_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("containerd.pid");
+        let own = std::process::id().to_string();
+        let name = fs::read_to_string("/proc/self/comm").unwrap();
+        fs::write(&file, &own).unwrap();
+        forget_dead(&file, name.trim()).unwrap();
+        assert_eq!(process_of(&file, name.trim()), Some(own), "a living one is kept");
+        forget_dead(&file, "containerd").unwrap();
+        assert!(!file.exists());
+        forget_dead(&file, "containerd").unwrap();
+    }
 
     #[test]
     fn the_bounding_set_is_read_from_the_kernels_table() {

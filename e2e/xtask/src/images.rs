@@ -22,16 +22,25 @@ struct Image {
     dockerfile: &'static str,
     programs: &'static [&'static str],
     carries_kernel_programs: bool,
+    /// Runs on between two runs of xtask, and so must be restarted when it changed.
+    of_fleet: bool,
 }
 
 const IMAGES: [Image; 3] = [
-    Image { name: "operator", dockerfile: "operator/Dockerfile", programs: &["forebay-operator"], carries_kernel_programs: false },
-    Image { name: "agent", dockerfile: "agent/Dockerfile", programs: &["forebay-agent"], carries_kernel_programs: true },
+    Image {
+        name: "operator",
+        dockerfile: "operator/Dockerfile",
+        programs: &["forebay-operator"],
+        carries_kernel_programs: false,
+        of_fleet: true,
+    },
+    Image { name: "agent", dockerfile: "agent/Dockerfile", programs: &["forebay-agent"], carries_kernel_programs: true, of_fleet: true },
     Image {
         name: "e2e",
         dockerfile: "e2e/Dockerfile",
         programs: &["forebay-loadgen", "forebay-sink", "forebay-hog"],
         carries_kernel_programs: false,
+        of_fleet: false,
     },
 ];
 
@@ -91,12 +100,12 @@ impl Image {
     }
 
     /// Loads it into the nodes unless they have this content; the mark lies in a node, so it goes with the cluster.
-    fn load(&self, places: &Places, cluster: &Cluster, hash: &str) -> Result<bool> {
+    fn load(&self, places: &Places, cluster: &Cluster, hash: &str) -> Result<()> {
         let mark = format!("/kind/loaded-{}", self.name);
         let node = cluster.control_plane();
         let docker = || cluster.engine.docker(places);
         if docker().args(["exec", &node, "cat", &mark]).output().is_ok_and(|loaded| loaded.trim() == hash) {
-            return Ok(false);
+            return Ok(());
         }
         console::step(&format!("load {}", self.tag()), "10 s", "into the nodes", || {
             let archive = places.target().join("images").join(format!("{}.tar", self.name));
@@ -105,8 +114,7 @@ impl Image {
             load.logged(&places.log("images"))?;
             fs::remove_file(archive)?;
             docker().args(["exec", &node, "sh", "-c", &format!("echo {hash} >{mark}")]).output().map(drop)
-        })?;
-        Ok(true)
+        })
     }
 }
 
@@ -115,14 +123,17 @@ pub(crate) fn build(places: &Places, engine: &Engine) -> Result<()> {
     each(places, engine, |_, _| Ok(()))
 }
 
-/// Builds what changed and loads what the nodes lack; says whether a node got anything.
-pub(crate) fn load(places: &Places, cluster: &Cluster) -> Result<bool> {
-    let mut loaded = false;
+/// Builds what changed and loads what the nodes lack; returns the contents of the images that operator and agents run from, as one word.
+pub(crate) fn load(places: &Places, cluster: &Cluster) -> Result<String> {
+    let mut loaded = Vec::new();
     each(places, &cluster.engine, |image, hash| {
-        loaded |= image.load(places, cluster, hash)?;
+        image.load(places, cluster, hash)?;
+        if image.of_fleet {
+            loaded.push(hash.to_owned());
+        }
         Ok(())
     })?;
-    Ok(loaded)
+    Ok(loaded.join("+"))
 }
 
 fn each(places: &Places, engine: &Engine, mut then: impl FnMut(&Image, &str) -> Result<()>) -> Result<()> {

@@ -40,8 +40,8 @@ enum Task {
         /// Leave the cluster up at the end.
         #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
         keep: bool,
-        /// Write the transcript into docs.
-        #[arg(long)]
+        /// Write the transcript to docs/demo.md.
+        #[arg(long, conflicts_with = "standalone")]
         record: bool,
     },
     /// Runs everything CI runs.
@@ -144,7 +144,7 @@ fn on_cluster(places: &Places, action: &Action) -> Result<()> {
 }
 
 fn build_images(places: &Places) -> Result<()> {
-    release::build_programs(places, &["operator", "agent", "e2e"])?;
+    release::build_programs(places)?;
     ebpf::build(places)?;
     match cluster::find(places) {
         Some(cluster) => images::load(places, &cluster).map(drop),

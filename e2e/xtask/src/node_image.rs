@@ -47,6 +47,11 @@ pub(crate) fn ensure(places: &Places, engine: &Engine) -> Result<NodeImage> {
     Ok(NodeImage { tag: built, built: true })
 }
 
+/// Whether a node image must be built, and Kubernetes with it; asks the registry only if nothing nearer answers that.
+pub(crate) fn needs_kubernetes(places: &Places, engine: &Engine) -> bool {
+    !places.stamped(&programs_stamp()) && engine.image_id(places, PULLED).is_none() && !registry_answers(places, engine)
+}
+
 /// Whether this machine has built Kubernetes already.
 pub(crate) fn programs_stamp() -> String {
     format!("binaries-{KUBERNETES}")
@@ -77,6 +82,9 @@ fn build(places: &Places, engine: &Engine, tag: &str) -> Result<()> {
         "gcc",
         "libc6-dev",
     ];
+    if !places.stamped(&programs_stamp()) && !preflight::has_go(places) {
+        bail!("no registry answers, so Kubernetes must be built from its Go modules: {}", preflight::GET_GO);
+    }
     tools::packages(places, &packages, "2 min", "building a node image, because no registry answers")?;
     if !places.stamped(&programs_stamp()) {
         console::step(&format!("Kubernetes {KUBERNETES}"), "9 min", "from its Go modules, because no registry answers", || {

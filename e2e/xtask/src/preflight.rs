@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use crate::engine::Engine;
 use crate::places::Places;
 use crate::process::program;
 use crate::{console, engine, node_image, tools};
@@ -16,22 +17,22 @@ const DISK_FREE_WARM_BYTES: u64 = 6 << 30;
 /// Compiling with two jobs, or three idle nodes (550 MiB) with the fleet and its load.
 const MEMORY_FREE_BYTES: u64 = 3 << 30;
 
+/// How to get Go.
+pub(crate) const GET_GO: &str = "install Go 1.25 or newer from your distribution or from go.dev";
+
 /// The cluster needs Docker or the right to start it.
 pub(crate) fn cluster(places: &Places) -> Result<()> {
     let mut lacks = room(places, if places.stamped(&node_image::programs_stamp()) { DISK_FREE_WARM_BYTES } else { DISK_FREE_COLD_BYTES });
-    let docker = engine::running(places).is_some();
+    let engine = engine::running(places);
+    let docker = engine.is_some();
     if !docker && !is_root() {
         lacks.push("no Docker engine answers, and starting one needs root: start Docker and add yourself to the group `docker`, or run this as root".into());
     }
     if !docker && !Path::new("/usr/bin/apt-get").exists() {
         lacks.push("no Docker engine answers, and this is not Debian, where xtask could install one: install and start Docker".into());
     }
-    let tools_there = tools::KIND.is_there(places) && tools::HELM.is_there(places);
-    if !tools_there && !places.run("go").args(["version"]).succeeds() {
-        lacks.push(
-            "kind or Helm is missing, and so is Go, which builds them: install Go 1.25 or newer from your distribution or from go.dev"
-                .into(),
-        );
+    if !has_go(places) {
+        lacks.extend(for_want_of_go(places, engine.as_ref()));
     }
     if TcpListener::bind("127.0.0.1:0").is_err() {
         lacks.push("no free port on 127.0.0.1, which the API server needs: close programs that listen".into());
@@ -46,6 +47,19 @@ pub(crate) fn standalone(places: &Places) -> Result<()> {
         lacks.push("no free port on 127.0.0.1, where the agent, its load and its backend meet: close programs that listen".into());
     }
     report(&lacks)
+}
+
+pub(crate) fn has_go(places: &Places) -> bool {
+    places.run("go").args(["version"]).succeeds()
+}
+
+/// What cannot be built without Go. Before an engine runs nobody knows whether a registry answers it; then the node image asks again.
+fn for_want_of_go(places: &Places, engine: Option<&Engine>) -> Option<String> {
+    if !(tools::KIND.is_there(places) && tools::HELM.is_there(places)) {
+        return Some(format!("kind or Helm is missing, and so is Go, which builds them: {GET_GO}"));
+    }
+    let needed = engine.is_some_and(|engine| node_image::needs_kubernetes(places, engine));
+    needed.then(|| format!("no registry answers, and Go is missing, which builds Kubernetes for the node image: {GET_GO}"))
 }
 
 pub(crate) fn is_root() -> bool {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -50,6 +50,10 @@ impl Program {
             self.command.arg(argument);
         }
         self
+    }
+
+    pub(crate) fn arg(self, argument: &str) -> Self {
+        self.args([argument])
     }
 
     pub(crate) fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
@@ -139,13 +143,12 @@ impl Program {
         }
     }
 
-    /// Starts it as a daemon: it outlives xtask and does not get its signals.
-    pub(crate) fn detached(mut self, log: &Path) -> Result<()> {
+    /// Starts it as a daemon: it outlives xtask and does not get its signals. What it returns says whether it has ended.
+    pub(crate) fn detached(mut self, log: &Path) -> Result<Child> {
         use std::os::unix::process::CommandExt as _;
         let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         self.command.process_group(0).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        self.command.spawn().with_context(|| format!("cannot start `{}`", self.words.join(" ")))?;
-        Ok(())
+        self.command.spawn().with_context(|| format!("cannot start `{}`", self.words.join(" ")))
     }
 }
 

@@ -12,32 +12,44 @@ use crate::{console, ebpf, images, tools};
 const NAMESPACE: &str = "forebay-system";
 const RELEASE: &str = "forebay";
 
+/// In the control plane's container, so that it goes with the cluster: the images that operator and agents were last started from.
+const RUNNING_MARK: &str = "/kind/forebay-running";
+/// What every build and test of the workspace selects. The features of a dependency follow from all selected packages, so a narrower
+/// selection would build most of the dependency tree a second time. xtask stays out: it runs while the rest is built.
+pub(crate) const SELECTION: [&str; 3] = ["--workspace", "--exclude", "xtask"];
+
 /// Builds the programs that demo and tests start, into the folder that tests use too.
-pub(crate) fn build_programs(places: &Places, packages: &[&str]) -> Result<()> {
-    console::step("programs", "5 min cold", &packages.join(", "), || {
-        let arguments = packages.iter().flat_map(|package| ["-p", package]);
-        places.cargo().args(["build", "--bins"]).args(arguments).logged(&places.log("build"))
+pub(crate) fn build_programs(places: &Places) -> Result<()> {
+    console::step("programs", "5 min cold", "operator, agent, load, backend, generators", || {
+        // One small test among the targets makes the features of test dependencies count, as they do for the tests themselves.
+        places.cargo().arg("build").args(SELECTION).args(["--bins", "--test", "kernel"]).logged(&places.log("build"))
     })
 }
 
 /// Brings everything up, and returns the cluster it runs on.
 pub(crate) fn up(places: &Places) -> Result<Cluster> {
-    build_programs(places, &["operator", "agent", "e2e"])?;
+    build_programs(places)?;
     ebpf::build(places)?;
     let cluster = cluster::up(places)?;
-    let changed = images::load(places, &cluster)?;
-    install_chart(places, &cluster, changed)?;
+    let loaded = images::load(places, &cluster)?;
+    install_chart(places, &cluster, &loaded)?;
     Ok(cluster)
 }
 
-fn install_chart(places: &Places, cluster: &Cluster, images_changed: bool) -> Result<()> {
-    {
-        let _lock = places.lock()?;
-        tools::HELM.install(places)?;
+/// Under the lock, so that an operation which Helm calls pending belongs to a run that has died.
+fn install_chart(places: &Places, cluster: &Cluster, loaded: &str) -> Result<()> {
+    let _lock = places.lock()?;
+    tools::HELM.install(places)?;
+    let status = cluster.run(places, "helm").args(["status", RELEASE, "-n", NAMESPACE]).output().ok();
+    if let Some(remedy) = status.as_deref().and_then(Remedy::of) {
+        remedy.apply(places, cluster)?;
     }
+    let existed = status.is_some();
+    let control_plane = cluster.control_plane();
+    let docker = || cluster.engine.docker(places);
+    let running = docker().args(["exec", &control_plane, "cat", RUNNING_MARK]).output().ok();
     console::step("chart", "10 s", &format!("helm upgrade --install {RELEASE} in {NAMESPACE}"), || {
         let log = places.log("chart");
-        let existed = cluster.run(places, "helm").args(["status", RELEASE, "-n", NAMESPACE]).succeeds();
         cluster
             .run(places, "helm")
             .args([
@@ -54,7 +66,7 @@ fn install_chart(places: &Places, cluster: &Cluster, images_changed: bool) -> Re
                 "180s",
             ])
             .logged(&log)?;
-        if existed && images_changed {
+        if must_restart(running.as_deref(), loaded, existed) {
             // The tag is the same, so nothing else would start the new programs.
             cluster.run(places, "kubectl").args(["-n", NAMESPACE, "rollout", "restart", "deployment"]).logged(&log)?;
             cluster.run(places, "kubectl").args(["-n", NAMESPACE, "rollout", "status", "deployment", "--timeout=120s"]).logged(&log)?;
@@ -63,8 +75,42 @@ fn install_chart(places: &Places, cluster: &Cluster, images_changed: bool) -> Re
                 .args(["delete", "pods", "-A", "-l", "app.kubernetes.io/name=forebay-agent", "--wait=false"])
                 .logged(&log)?;
         }
-        Ok(())
+        // Written last: a run that dies before it leaves the restart to the next one.
+        docker().args(["exec", &control_plane, "sh", "-c", &format!("echo {loaded} >{RUNNING_MARK}")]).output().map(drop)
     })
+}
+
+/// Whether programs may run that are older than the loaded images. A cluster without a mark has none, unless a release stood there before.
+fn must_restart(running: Option<&str>, loaded: &str, existed: bool) -> bool {
+    running.map_or(existed, |mark| mark.trim() != loaded)
+}
+
+/// What makes Helm work again after an operation that its run did not live to end.
+#[derive(Debug, PartialEq, Eq)]
+enum Remedy {
+    Uninstall,
+    RollBack,
+}
+
+impl Remedy {
+    /// From what `helm status` prints.
+    fn of(status: &str) -> Option<Self> {
+        match status.lines().find_map(|line| line.strip_prefix("STATUS:"))?.trim() {
+            "pending-install" | "uninstalling" => Some(Self::Uninstall),
+            "pending-upgrade" | "pending-rollback" => Some(Self::RollBack),
+            _ => None,
+        }
+    }
+
+    fn apply(self, places: &Places, cluster: &Cluster) -> Result<()> {
+        let (verb, why) = match self {
+            Self::Uninstall => ("uninstall", "an earlier install was cut off: removing its rest; CRDs and pipelines stay"),
+            Self::RollBack => ("rollback", "an earlier upgrade was cut off: back to the release before it"),
+        };
+        console::step(&format!("helm {verb}"), "10 s", why, || {
+            cluster.run(places, "helm").args([verb, RELEASE, "-n", NAMESPACE]).logged(&places.log("chart"))
+        })
+    }
 }
 
 /// What demo and end-to-end tests find in their environment.
@@ -82,4 +128,29 @@ pub(crate) fn environment(places: &Places, cluster: Option<&Cluster>) -> Vec<(St
         pairs.extend(cluster.environment(places));
     }
     pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_older_than_the_loaded_images_are_restarted_whoever_loaded_them() {
+        assert!(must_restart(Some("old\n"), "new", true));
+        assert!(must_restart(Some("old\n"), "new", false), "agents outlive an uninstalled operator");
+        assert!(must_restart(None, "new", true), "a run died between load and restart");
+        assert!(!must_restart(Some("new\n"), "new", true));
+        assert!(!must_restart(None, "new", false), "a first install starts what was just loaded");
+    }
+
+    #[test]
+    fn a_cut_off_operation_of_helm_is_undone_and_a_whole_one_is_left() {
+        let of = |status: &str| Remedy::of(&format!("NAME: forebay\nNAMESPACE: forebay-system\nSTATUS: {status}\nREVISION: 2\n"));
+        assert_eq!(of("pending-install"), Some(Remedy::Uninstall));
+        assert_eq!(of("uninstalling"), Some(Remedy::Uninstall));
+        assert_eq!(of("pending-upgrade"), Some(Remedy::RollBack));
+        assert_eq!(of("pending-rollback"), Some(Remedy::RollBack));
+        assert_eq!(of("deployed"), None);
+        assert_eq!(of("failed"), None);
+    }
 }

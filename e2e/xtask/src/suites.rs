@@ -8,7 +8,8 @@ use anyhow::{Result, bail};
 use crate::console::{self, seconds};
 use crate::places::Places;
 use crate::process::Echo;
-use crate::{cluster, demo, ebpf, preflight, release, tidy, tools};
+use crate::release::{self, SELECTION};
+use crate::{cluster, demo, ebpf, preflight, tidy, tools};
 
 const CARGO_DENY: &str = "0.20.2";
 
@@ -83,7 +84,7 @@ fn row(suite: &Suite, outcome: &Result<Outcome>, took: Duration) -> (String, boo
 }
 
 fn cargo_test(places: &Places, suite: &str, arguments: &[&str], echo: Echo, environment: &[(String, String)]) -> Result<()> {
-    places.cargo().args(["test"]).args(arguments).envs(environment).shown_ok(&places.log(suite), echo)
+    places.cargo().arg("test").args(SELECTION).args(arguments).envs(environment).shown_ok(&places.log(suite), echo)
 }
 
 fn format(places: &Places) -> Result<Outcome> {
@@ -131,12 +132,9 @@ fn generated(places: &Places) -> Result<Outcome> {
 
 /// Runs the generators, or compares what they would write.
 pub(crate) fn generate(places: &Places, check: bool) -> Result<()> {
-    let arguments: &[&str] = if check { &["--", "--check"] } else { &[] };
-    places
-        .cargo()
-        .args(["run", "-q", "-p", "crds", "--features", "kube", "--bin", "gen"])
-        .args(arguments)
-        .shown_ok(&places.log("gen"), Echo::Everything)
+    release::build_programs(places)?;
+    let arguments: &[&str] = if check { &["--check"] } else { &[] };
+    places.run(&places.built("gen").to_string_lossy()).args(arguments).shown_ok(&places.log("gen"), Echo::Everything)
 }
 
 fn chart(places: &Places) -> Result<Outcome> {
@@ -173,8 +171,8 @@ fn first_difference<'a>(was: &'a str, is: &'a str) -> Option<(usize, (&'a str, &
 }
 
 fn unit(places: &Places) -> Result<Outcome> {
-    cargo_test(places, "unit", &["--workspace", "--exclude", "e2e", "--exclude", "probes"], Echo::TestResults, &[])?;
-    cargo_test(places, "unit", &["-p", "e2e", "-p", "probes", "--lib", "--bins"], Echo::TestResults, &[])?;
+    cargo_test(places, "unit", &[], Echo::TestResults, &[])?;
+    places.cargo().args(["test", "-p", "xtask"]).shown_ok(&places.log("unit"), Echo::TestResults)?;
     Ok(Outcome::Passed)
 }
 
@@ -183,7 +181,7 @@ fn kernel(places: &Places) -> Result<Outcome> {
     if !preflight::is_root() {
         return Ok(Outcome::Partly("programs built, not loaded: loading needs root".to_owned()));
     }
-    cargo_test(places, "kernel", &["-p", "probes", "--test", "kernel"], Echo::TestResults, &release::environment(places, None))?;
+    cargo_test(places, "kernel", &["--test", "kernel"], Echo::TestResults, &release::environment(places, None))?;
     Ok(Outcome::Passed)
 }
 
@@ -197,7 +195,7 @@ fn standalone(places: &Places) -> Result<Outcome> {
 fn crds(places: &Places) -> Result<Outcome> {
     preflight::cluster(places)?;
     let cluster = cluster::up(places)?;
-    cargo_test(places, "crds", &["-p", "e2e", "--test", "crds"], Echo::TestResults, &release::environment(places, Some(&cluster)))?;
+    cargo_test(places, "crds", &["--test", "crds"], Echo::TestResults, &release::environment(places, Some(&cluster)))?;
     Ok(Outcome::Passed)
 }
 
@@ -205,13 +203,7 @@ fn end_to_end(places: &Places) -> Result<Outcome> {
     preflight::cluster(places)?;
     let cluster = release::up(places)?;
     let environment = release::environment(places, Some(&cluster));
-    cargo_test(
-        places,
-        "e2e",
-        &["-p", "e2e", "--test", "scenarios", "--", "--test-threads=1", "--nocapture"],
-        Echo::Everything,
-        &environment,
-    )?;
+    cargo_test(places, "e2e", &["--test", "scenarios", "--", "--test-threads=1", "--nocapture"], Echo::Everything, &environment)?;
     Ok(Outcome::Passed)
 }
 

@@ -1,6 +1,6 @@
 //! Programs that are installed once and found again: Debian packages by dpkg's own record, Go and Cargo programs by version in the cache.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
@@ -57,21 +57,38 @@ impl GoTool {
 
 /// Installs those Debian packages that dpkg does not list as installed.
 pub(crate) fn packages(places: &Places, names: &[&str], expected: &str, why: &str) -> Result<()> {
-    let missing: Vec<&str> = names.iter().copied().filter(|name| !installed(name)).collect();
+    let missing = missing(names);
     if missing.is_empty() {
         return Ok(());
     }
-    if !preflight::is_root() {
-        bail!(
-            "Debian packages are missing ({why}), and installing them needs root: run `apt-get install {}` as root, then this again",
-            missing.join(" ")
-        );
+    if let Some(obstacle) = obstacle(names) {
+        bail!("{why}: {obstacle}");
     }
     console::step("Debian packages", expected, &format!("{why}: {}", missing.join(" ")), || {
         let log = places.log("install");
         places.run("apt-get").args(["update", "-q"]).logged(&log)?;
         places.run("apt-get").args(["install", "-y", "-q"]).args(&missing).env("DEBIAN_FRONTEND", "noninteractive").logged(&log)
     })
+}
+
+/// Why those packages that are missing cannot be installed, and what to do.
+pub(crate) fn obstacle(names: &[&str]) -> Option<String> {
+    let missing = missing(names).join(" ");
+    if missing.is_empty() {
+        None
+    } else if !Path::new("/usr/bin/apt-get").exists() {
+        Some(format!("this is not Debian, which has the packages {missing}"))
+    } else if !preflight::is_root() {
+        Some(format!(
+            "Debian packages are missing, and installing them needs root: run `apt-get install {missing}` as root, then this again"
+        ))
+    } else {
+        None
+    }
+}
+
+fn missing<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    names.iter().copied().filter(|name| !installed(name)).collect()
 }
 
 fn installed(package: &str) -> bool {
