@@ -15,9 +15,9 @@ use super::place::{LoadPod, LoadSpec, Place};
 use crate::oracle::{Evidence, Verdict};
 
 /// Longest time for a pipeline to be ready: images are on the nodes.
-const READY_DEADLINE: Duration = Duration::from_secs(120);
+const READY_DEADLINE: Duration = Duration::from_secs(180);
 /// Longest time for backlogs to drain and the status to follow.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(120);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(180);
 
 /// A scenario that runs.
 #[derive(Debug)]
