@@ -307,6 +307,28 @@ async fn invalid_pipeline_is_refused_with_a_readable_message() -> anyhow::Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn restricted_namespace_runs_memory_and_denies_the_kernel() -> anyhow::Result<()> {
+    Scene::play("restricted_namespace", async |scene| {
+        let namespace = scene.place.namespace.clone();
+        scene
+            .place
+            .kubectl
+            .run(&["label", "--overwrite", "namespace", &namespace, "pod-security.kubernetes.io/enforce=restricted"])
+            .await?;
+        scene.pipeline(small()).await?;
+        let mut kernel = node_agents();
+        kernel["sources"] = json!({"ebpf": {}});
+        scene.place.pipeline = "kernel".to_owned();
+        scene.place.kubectl.apply(&e2e::cluster::pipeline(&namespace, "kernel", kernel).to_string()).await?;
+        let (reason, message) = scene.place.condition("WorkloadAvailable", "False", SOON).await?;
+        ensure!(reason == "PrivilegeDenied", "{reason}: {message}");
+        ensure!(message.contains("pod-security.kubernetes.io/enforce: privileged"), "the message tells what to do: {message}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn idle_operator_writes_nothing() -> anyhow::Result<()> {
     Scene::play("idle_operator_writes_nothing", async |scene| {
         scene.backend().await?;
