@@ -29,7 +29,7 @@ fn the_committed_files_are_those_the_types_give() {
             let file = root().join(folder).join(name);
             let found = fs::read_to_string(&file).unwrap_or_default();
             let same = found == yaml(&crd).expect("written");
-            assert!(same, "{folder}/{name} differs from the types; run `cargo run -p crds --features kube --bin gen`");
+            assert!(same, "{folder}/{name} differs from the types; run `cargo xtask gen`");
         }
     }
 }

@@ -10,7 +10,7 @@ use crds::v1alpha1::{crds, yaml};
 /// Where the definitions lie, from the root of the repository.
 const FOLDERS: [&str; 2] = ["crds/manifests", "charts/forebay/templates/crds"];
 /// The command that puts them right.
-const COMMAND: &str = "cargo run -p crds --features kube --bin gen";
+const COMMAND: &str = "cargo xtask gen";
 
 #[expect(clippy::disallowed_methods, reason = "this is the program, not the library: it has arguments")]
 fn main() -> ExitCode {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{TelemetryPipeline, TelemetryPipelineClass};
 
 /// First line of every generated file.
-const HEAD: &str = "# Generated from crds/src/v1alpha1; change it there and run `cargo run -p crds --features kube --bin gen`.\n";
+const HEAD: &str = "# Generated from crds/src/v1alpha1; change it there and run `cargo xtask gen`.\n";
 
 /// Both definitions, each with the name of its file.
 ///
