@@ -30,6 +30,8 @@ mod format;
 mod identity;
 mod index;
 mod log;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 mod recovery;
 mod scan;
 mod slots;

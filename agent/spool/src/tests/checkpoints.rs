@@ -4,11 +4,11 @@ use pipeline::{Checkpoint, DestinationBook, DestinationCell, Held, IdRanges, Inp
 use proptest::prelude::*;
 use vocabulary::DropReason;
 
-use super::model_disk::ModelDisk;
 use super::{BUFFER, checkpoint, empty_books, none_settled, open};
 use crate::checkpoint::{SLOT_HEADER_BYTES, Unusable, decode_slot_body, decode_slot_header, encode_slot};
 use crate::damage::DamageKind;
 use crate::error::CommitError;
+use crate::model::ModelDisk;
 
 /// `full()` as generation 9 of the slot; written once and kept for ever.
 const VERSION_1: &[u8] = include_bytes!("fixtures/version-1.checkpoint");

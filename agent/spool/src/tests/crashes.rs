@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use pipeline::{IdRanges, RecordId};
 use vocabulary::Class;
 
-use super::model_disk::{Choose, ModelDisk};
 use super::{append, body, checkpoint, id, open};
 use crate::damage::DamageKind;
 use crate::format::BufferId;
 use crate::log::Log;
+use crate::model::{Choose, ModelDisk};
 use crate::recovery;
 
 #[derive(Clone, Copy, Debug)]

@@ -5,12 +5,12 @@ use pipeline::RecordId;
 use proptest::prelude::*;
 use vocabulary::Class;
 
-use super::model_disk::ModelDisk;
 use super::{PIPELINE, append, body, checkpoint, id, none_settled, open};
 use crate::damage::{Damage, DamageKind};
 use crate::error::{OpenError, ReadError};
 use crate::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, record_bytes};
 use crate::identity;
+use crate::model::ModelDisk;
 use crate::recovery;
 
 const LENGTH: usize = 40;

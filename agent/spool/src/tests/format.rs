@@ -2,11 +2,11 @@
 
 use vocabulary::{Class, Signal};
 
-use super::model_disk::ModelDisk;
 use super::{BUFFER, append, body, id};
 use crate::format::{
     SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, decode_record_header, decode_segment_header, encode_record, parse_segment_name,
 };
+use crate::model::ModelDisk;
 use crate::scan::{Found, Scanner};
 use crate::storage::Storage;
 

@@ -5,7 +5,6 @@ mod checkpoints;
 mod crashes;
 mod damage;
 mod format;
-mod model_disk;
 mod operations;
 mod real_files;
 
@@ -14,8 +13,8 @@ use vocabulary::{Class, ClassCounts, Signal};
 
 use crate::format::BufferId;
 use crate::log::Log;
+use crate::model::ModelDisk;
 use crate::{Append, Recovery, recovery};
-use model_disk::ModelDisk;
 
 const PIPELINE: &str = "7f8a2c1e-0000-4000-8000-000000000001";
 const BUFFER: BufferId = *b"a buffer's bytes";

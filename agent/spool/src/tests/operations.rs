@@ -7,9 +7,9 @@ use pipeline::{IdRanges, RecordId};
 use proptest::prelude::*;
 use vocabulary::Class;
 
-use super::model_disk::ModelDisk;
 use super::{append, body, checkpoint, id, open};
 use crate::log::Log;
+use crate::model::ModelDisk;
 
 #[derive(Clone, Debug)]
 enum Operation {

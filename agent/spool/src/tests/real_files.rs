@@ -6,9 +6,9 @@ use std::path::Path;
 use pipeline::RecordId;
 use vocabulary::Class;
 
-use super::model_disk::ModelDisk;
 use super::{append, body, checkpoint, id, none_settled, open};
 use crate::error::{AppendError, CommitError, OpenError, ReadError};
+use crate::model::ModelDisk;
 use crate::{Options, Recovery, Spool};
 
 fn options() -> Options {

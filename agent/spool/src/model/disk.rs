@@ -1,24 +1,29 @@
 //! A disk in memory that keeps apart what was written from what was synced. After a crash every write since the last sync is there
 //! or not, whole, in part or as zeros, in any combination, and every new name is there or not: what a file system may do, and more.
+//! It is apart from the log over it because it is all that the log's tests need.
+
+#![expect(clippy::indexing_slicing, reason = "a model of a disk for tests: its numbers are its own, and a wrong one must fail the test")]
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::storage::{Listed, Storage, StorageFile};
 
 /// Picks one of so many possibilities.
-pub(super) type Choose<'a> = &'a mut dyn FnMut(usize) -> usize;
+pub type Choose<'a> = &'a mut dyn FnMut(usize) -> usize;
 
 /// How many fates an unsynced write has.
 const FATES: usize = 5;
 
+/// The disk; a copy is the same disk.
 #[derive(Clone, Default)]
-pub(super) struct ModelDisk(Arc<Mutex<State>>);
+pub struct ModelDisk(Arc<Mutex<State>>);
 
+/// An open file of it.
 #[derive(Clone)]
-pub(super) struct ModelFile {
+pub struct ModelFile {
     disk: Arc<Mutex<State>>,
     inode: usize,
 }
@@ -32,10 +37,15 @@ struct State {
     /// Changing operations until the power goes.
     steps_left: Option<usize>,
     steps_done: usize,
+    is_dark: bool,
     /// Bytes until the volume is full.
     room: Option<u64>,
     /// How many syncs will fail from here on.
     failing_syncs: usize,
+    /// How many writes will fail from here on, having written nothing.
+    failing_writes: usize,
+    /// How many reads will fail from here on.
+    failing_reads: usize,
 }
 
 #[derive(Clone, Default)]
@@ -79,7 +89,10 @@ impl State {
     fn step(&mut self) -> io::Result<()> {
         self.steps_done += 1;
         match &mut self.steps_left {
-            Some(0) => Err(io::Error::other("the power is gone")),
+            Some(0) => {
+                self.is_dark = true;
+                Err(io::Error::other("the power is gone"))
+            }
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -95,9 +108,7 @@ impl State {
     }
 
     fn fail_sync(&mut self) -> bool {
-        let fails = self.failing_syncs > 0;
-        self.failing_syncs = self.failing_syncs.saturating_sub(1);
-        fails
+        count_down(&mut self.failing_syncs)
     }
 
     fn name(&mut self, name: &str, inode: Option<usize>) {
@@ -109,13 +120,21 @@ impl State {
     }
 }
 
+/// Whether there was one left.
+fn count_down(left: &mut usize) -> bool {
+    let is_one_left = *left > 0;
+    *left = left.saturating_sub(1);
+    is_one_left
+}
+
 impl ModelDisk {
     fn state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut self.0.lock().unwrap())
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The disk as the next boot finds it.
-    pub(super) fn crash(&self, choose: Choose<'_>) -> Self {
+    #[must_use]
+    pub fn crash(&self, choose: Choose<'_>) -> Self {
         let mut state = self.state(|state| state.clone());
         for inode in &mut state.inodes {
             for change in std::mem::take(&mut inode.unsynced) {
@@ -138,36 +157,62 @@ impl ModelDisk {
     }
 
     /// The same content, independent of this one.
-    pub(super) fn fork(&self) -> Self {
+    #[must_use]
+    pub fn fork(&self) -> Self {
         Self(Arc::new(Mutex::new(self.state(|state| state.clone()))))
     }
 
-    pub(super) fn lose_power_after(&self, steps: usize) {
+    /// The power goes after so many changing operations: from then on none succeeds.
+    pub fn lose_power_after(&self, steps: usize) {
         self.state(|state| state.steps_left = Some(steps));
     }
 
-    pub(super) fn steps_done(&self) -> usize {
+    /// Whether the power went: an operation was tried without it.
+    #[must_use]
+    pub fn is_dark(&self) -> bool {
+        self.state(|state| state.is_dark)
+    }
+
+    /// Changing operations that were tried.
+    #[must_use]
+    pub fn steps_done(&self) -> usize {
         self.state(|state| state.steps_done)
     }
 
-    pub(super) fn set_room(&self, room: Option<u64>) {
+    /// Bytes by which files may grow until the volume is full; none means without end.
+    pub fn set_room(&self, room: Option<u64>) {
         self.state(|state| state.room = room);
     }
 
-    pub(super) fn fail_syncs(&self, count: usize) {
+    /// The next syncs fail, and what they were to make durable never will be.
+    pub fn fail_syncs(&self, count: usize) {
         self.state(|state| state.failing_syncs = count);
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
+    /// The next writes fail.
+    pub fn fail_writes(&self, count: usize) {
+        self.state(|state| state.failing_writes = count);
+    }
+
+    /// The next reads fail.
+    pub fn fail_reads(&self, count: usize) {
+        self.state(|state| state.failing_reads = count);
+    }
+
+    /// The names in the directory, ascending.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
         self.state(|state| state.names.keys().cloned().collect())
     }
 
-    pub(super) fn content(&self, name: &str) -> Vec<u8> {
+    /// What a file holds at present.
+    #[must_use]
+    pub fn content(&self, name: &str) -> Vec<u8> {
         self.state(|state| state.inodes[state.names[name]].content.clone())
     }
 
     /// Puts a file there, durably.
-    pub(super) fn place(&self, name: &str, content: &[u8]) {
+    pub fn place(&self, name: &str, content: &[u8]) {
         self.state(|state| {
             let inode = Inode { content: content.to_vec(), durable: content.to_vec(), unsynced: Vec::new() };
             state.inodes.push(inode);
@@ -176,7 +221,8 @@ impl ModelDisk {
         });
     }
 
-    pub(super) fn remove_durably(&self, name: &str) {
+    /// Takes a name away, durably.
+    pub fn remove_durably(&self, name: &str) {
         self.state(|state| {
             state.names.remove(name);
             state.durable_names.remove(name);
@@ -184,7 +230,7 @@ impl ModelDisk {
     }
 
     /// Flips bits of one byte, durably; false if the file is not that long.
-    pub(super) fn flip(&self, name: &str, offset: usize, mask: u8) -> bool {
+    pub fn flip(&self, name: &str, offset: usize, mask: u8) -> bool {
         self.state(|state| {
             let inode = &mut state.inodes[state.names[name]];
             let places = [inode.content.get_mut(offset), inode.durable.get_mut(offset)];
@@ -261,13 +307,16 @@ impl Storage for ModelDisk {
 
 impl ModelFile {
     fn state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut self.disk.lock().unwrap())
+        act(&mut self.disk.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl StorageFile for ModelFile {
     fn read_at(&self, target: &mut [u8], offset: u64) -> io::Result<usize> {
         self.state(|state| {
+            if count_down(&mut state.failing_reads) {
+                return Err(io::Error::other("the read failed"));
+            }
             let content = &state.inodes[self.inode].content;
             let rest = content.get(offset as usize..).unwrap_or_default();
             let length = rest.len().min(target.len());
@@ -279,6 +328,9 @@ impl StorageFile for ModelFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.state(|state| {
             state.step()?;
+            if count_down(&mut state.failing_writes) {
+                return Err(io::Error::other("the write failed"));
+            }
             let end = offset + bytes.len() as u64;
             let growth = end.saturating_sub(state.inodes[self.inode].content.len() as u64);
             let Some(room) = state.room.filter(|&room| growth > room) else {
