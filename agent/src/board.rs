@@ -9,6 +9,7 @@ use outputs::{Attempt, Condition};
 use pipeline::DestinationIndex;
 
 use crate::engine::{Engine, unix_ms};
+use crate::receipt::PreviousEnd;
 
 /// Longest reason kept of a source: what a report carries.
 const REASON_BYTES_MAX: usize = 200;
@@ -35,6 +36,8 @@ pub(crate) struct Started {
     pub(crate) engine: Arc<Engine>,
     /// Identity of the counters.
     pub(crate) ledger_id: String,
+    /// How the process ended that had the buffer before.
+    pub(crate) previous_end: PreviousEnd,
 }
 
 /// Whether a source collects.
@@ -86,8 +89,8 @@ impl Board {
     }
 
     /// The buffer is open. The first call counts.
-    pub(crate) fn start(&self, engine: Arc<Engine>, ledger_id: String) {
-        self.started.get_or_init(|| Started { engine, ledger_id });
+    pub(crate) fn start(&self, started: Started) {
+        self.started.get_or_init(|| started);
     }
 
     pub(crate) fn started(&self) -> Option<&Started> {

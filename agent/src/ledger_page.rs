@@ -6,6 +6,8 @@ use pipeline::{Books, DestinationBook, DestinationCell, InputCell, KernelBook};
 use serde::Serialize;
 use vocabulary::{Class, DropReason, LossReason, RefuseReason, Signal};
 
+use crate::board::Started;
+use crate::receipt::PreviousEnd;
 use crate::snapshot::Snapshot;
 
 type Reasons = BTreeMap<&'static str, u64>;
@@ -15,6 +17,7 @@ type Reasons = BTreeMap<&'static str, u64>;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LedgerPage<'a> {
     ledger_id: &'a str,
+    previous_end: &'a PreviousEnd,
     inputs: Vec<InputRow>,
     destinations: Vec<DestinationRows<'a>>,
     kernel: KernelRow,
@@ -89,11 +92,12 @@ struct GaugeRow {
 
 impl<'a> LedgerPage<'a> {
     /// Reads one moment.
-    pub(crate) fn of(ledger_id: &'a str, snapshot: &'a Snapshot) -> Self {
+    pub(crate) fn of(started: &'a Started, snapshot: &'a Snapshot) -> Self {
         let Snapshot { books, gauges, broken } = snapshot;
         let Books { inputs, destinations, kernel, requests_refused, crash_volatile_bounds: (lower, upper) } = books;
         Self {
-            ledger_id,
+            ledger_id: &started.ledger_id,
+            previous_end: &started.previous_end,
             inputs: cells(inputs).filter_map(|(signal, class, cell)| input_row(signal, class, cell)).collect(),
             destinations: destinations.iter().map(destination_rows).collect(),
             kernel: kernel_row(kernel),

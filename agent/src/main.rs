@@ -26,6 +26,7 @@ mod ledger_page;
 mod logging;
 mod metrics;
 mod pods;
+mod receipt;
 mod report;
 mod run;
 mod settings;

@@ -10,7 +10,7 @@ use crds::agent::OtlpSource;
 use enrich::Index;
 use inputs::{Listener, Room};
 use otlp::{Limits, Rules};
-use pipeline::{DestinationIndex, Pipeline};
+use pipeline::{Books, DestinationIndex, Pipeline};
 use spool::{Reader, Spool};
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,10 +20,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::board::{Board, SourceCondition, Started};
 use crate::dispatch::Dispatch;
 use crate::drain::{Drain, finish_storage};
-use crate::engine::Engine;
+use crate::engine::{Engine, unix_ms};
 use crate::fleet::FleetClient;
 use crate::kernel::Kernel;
 use crate::ledger_page::LedgerPage;
+use crate::receipt::{self, PreviousEnd, Receipt};
 use crate::report::Reporter;
 use crate::settings::Settings;
 use crate::storage::{QUEUE_MAX, Storage, chain};
@@ -33,6 +34,8 @@ use crate::{admin, buffer, check, config_watch, intake, kernel, logging, pods};
 const BIND_EVERY: Duration = Duration::from_secs(2);
 /// Longest wait for the farewell to the operator: what the fleet client allows itself, and a little.
 const FLEET_TIME_MAX: Duration = Duration::from_secs(3);
+/// Longest wait for the receipt: one small file on a disk that has just taken a checkpoint.
+const RECEIPT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Threads for disk reads and name lookups: more would only queue in the disk.
 const BLOCKING_THREADS_MAX: usize = 64;
 /// Name of the OTLP source on the board.
@@ -101,18 +104,23 @@ struct Opened {
     pipeline: Pipeline,
     spool: Option<Spool>,
     ledger_id: String,
+    previous_end: PreviousEnd,
 }
 
 async fn open_buffer(settings: &Settings, place: &Place, board: &Arc<Board>) -> Opened {
     let Some(disk) = &settings.document.buffer.disk else {
         let ledger_id = format!("{:032x}", rand::random::<u128>());
-        return Opened { pipeline: Pipeline::new(settings.pipeline.clone(), None), spool: None, ledger_id };
+        let pipeline = Pipeline::new(settings.pipeline.clone(), None);
+        return Opened { pipeline, spool: None, ledger_id, previous_end: PreviousEnd::None };
     };
     let identity = settings.document.pipeline.as_ref().map_or_else(|| "local".to_owned(), |pipeline| pipeline.uid.clone());
     let (spool, recovery) = buffer::open(disk, identity, place.host(), board).await;
-    tracing::info!(records = recovery.recovered.stored.len(), path = disk.path, "the buffer is open");
+    let is_used = recovery.recovered.checkpoint.is_some() || !recovery.recovered.stored.is_empty();
+    let previous_end = receipt::take(Path::new(&disk.path), is_used);
+    tracing::info!(records = recovery.recovered.stored.len(), path = disk.path, ?previous_end, "the buffer is open");
     let ledger_id = spool.buffer_id();
-    Opened { pipeline: Pipeline::new(settings.pipeline.clone(), Some(recovery.recovered)), spool: Some(spool), ledger_id }
+    let pipeline = Pipeline::new(settings.pipeline.clone(), Some(recovery.recovered));
+    Opened { pipeline, spool: Some(spool), ledger_id, previous_end }
 }
 
 /// The running parts.
@@ -126,7 +134,7 @@ struct Agent {
 
 impl Agent {
     fn build(settings: &Settings, board: Arc<Board>, opened: Opened) -> anyhow::Result<Self> {
-        let Opened { pipeline, spool, ledger_id } = opened;
+        let Opened { pipeline, spool, ledger_id, previous_end } = opened;
         let reader = spool.as_ref().map(Spool::reader);
         let (jobs, waiting) = mpsc::channel(QUEUE_MAX);
         let engine = Arc::new(Engine::new(pipeline, settings.targets.len(), spool.is_some().then_some(jobs)));
@@ -140,7 +148,7 @@ impl Agent {
             None => None,
         };
         let dispatchers = dispatchers(settings, &engine, &board, reader.as_ref())?;
-        board.start(engine.clone(), ledger_id);
+        board.start(Started { engine: engine.clone(), ledger_id, previous_end });
         Ok(Self { engine, board, dispatchers, storage })
     }
 
@@ -162,14 +170,21 @@ impl Agent {
         self.board.draining.store(true, Ordering::Relaxed);
         let deadline = Duration::from_secs(document.drain_seconds.into());
         let drain = Drain { engine: &self.engine, stop_inputs: &stop_inputs, inputs, deadline };
+        let before = self.engine.with(|pipeline, _| pipeline.books().clone());
         drain.run(async || signals.next().await).await;
-        self.end(stop_fleet, fleet).await;
+        let directory = document.buffer.disk.as_ref().map(|disk| disk.path.clone());
+        self.end(&before, directory, stop_fleet, fleet).await;
     }
 
-    /// The last checkpoint, the last report, the last line.
-    async fn end(mut self, stop_fleet: watch::Sender<bool>, fleet: Option<JoinHandle<()>>) {
+    /// The last checkpoint, the receipt, the last report, the last line.
+    async fn end(mut self, before: &Books, directory: Option<String>, stop_fleet: watch::Sender<bool>, fleet: Option<JoinHandle<()>>) {
         self.dispatchers.shutdown().await;
-        if !finish_storage(&self.engine).await {
+        let is_durable = finish_storage(&self.engine).await;
+        if let Some(directory) = directory {
+            let after = self.engine.with(|pipeline, _| pipeline.books().clone());
+            leave_receipt(Receipt::of(before, &after, unix_ms(), is_durable), directory).await;
+        }
+        if !is_durable {
             tracing::error!("the last checkpoint is not on disk: what was settled since the one before is sent again after the next start");
         } else if self.storage.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the storage thread ended by a panic");
@@ -180,9 +195,9 @@ impl Agent {
         {
             tracing::warn!("the last report did not leave in time");
         }
-        if let Some(Started { engine, ledger_id }) = self.board.started() {
-            let snapshot = engine.snapshot();
-            let ledger = serde_json::to_string(&LedgerPage::of(ledger_id, &snapshot)).unwrap_or_default();
+        if let Some(started) = self.board.started() {
+            let snapshot = started.engine.snapshot();
+            let ledger = serde_json::to_string(&LedgerPage::of(started, &snapshot)).unwrap_or_default();
             tracing::info!(ledger, "ended");
         }
     }
@@ -240,6 +255,16 @@ impl Agent {
             board: self.board.clone(),
         });
         (stop, client.map(|client| tokio::spawn(client.run(stopped))))
+    }
+}
+
+/// Leaves the receipt for the next start. A disk that hangs must not keep the process.
+async fn leave_receipt(receipt: Receipt, directory: String) {
+    let written = tokio::task::spawn_blocking(move || receipt.leave(Path::new(&directory)));
+    match tokio::time::timeout(RECEIPT_TIME_MAX, written).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "the receipt of this end could not be written; the next start takes it for a kill"),
+        Ok(Err(_)) | Err(_) => tracing::warn!("the disk did not take the receipt of this end in time; the next start takes it for a kill"),
     }
 }
 

@@ -92,7 +92,8 @@ async fn a_killed_mirror_loses_nothing_it_acknowledged() {
     sink.close(false);
     let agent = Agent::start(directory.path(), &document);
     sink.await_distinct(1000).await;
-    agent.await_ledger("the books of both lives", |ledger| destination_sum(ledger, "/delivered") == 1000).await;
+    let ledger = agent.await_ledger("the books of both lives", |ledger| destination_sum(ledger, "/delivered") == 1000).await;
+    assert_eq!(ledger["previousEnd"], "killed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +129,9 @@ async fn a_graceful_stop_leaves_the_backlog_on_disk_for_the_next_start() {
     assert_eq!((held.iter().sum::<u64>(), &ledger["gauges"]["memoryBytes"]), (100, &serde_json::json!(0)));
     sink.close(false);
     let agent = Agent::start(directory.path(), &document);
-    agent.await_ledger("the backlog", |ledger| destination_sum(ledger, "/delivered") == 100).await;
+    let ledger = agent.await_ledger("the backlog", |ledger| destination_sum(ledger, "/delivered") == 100).await;
+    let told = &ledger["previousEnd"]["told"];
+    assert_eq!((&told["heldItems"], &told["isForced"]), (&serde_json::json!(100), &serde_json::json!(false)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

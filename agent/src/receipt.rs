@@ -1,0 +1,114 @@
+//! The receipt that a process leaves beside its buffer when it ends, and the next one takes: what was left behind, and how the end
+//! came. Separate from the spool's checkpoint, because it tells of an end and not of a state: a process that was killed leaves none,
+//! and that absence is what the next start tells.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use pipeline::{Books, Held};
+use serde::{Deserialize, Serialize};
+use vocabulary::DropReason;
+
+use crate::ledger_page::cells;
+
+/// Name of the file in the buffer's directory. The spool leaves names alone that are not its own.
+const NAME: &str = "receipt.json";
+/// Where it is written before it gets its name, so that a torn one is never read.
+const DRAFT: &str = "receipt.json.draft";
+
+/// What the process that had this buffer before left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum PreviousEnd {
+    /// Nobody had it before, or it lies in memory.
+    None,
+    /// It was told to end, and did.
+    Told(Receipt),
+    /// It was killed, or the machine stopped: what memory alone held is gone, and counted as `CrashVolatile`.
+    Killed,
+}
+
+/// What one process left behind, all destinations together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Receipt {
+    /// When it ended, in milliseconds since the Unix epoch.
+    pub(crate) ended_unix_ms: u64,
+    /// A second signal, or the deadline, cut the drain short while memory alone still held something.
+    pub(crate) is_forced: bool,
+    /// Whether the last checkpoint is on disk; if not, what was settled since the one before is sent again.
+    pub(crate) is_checkpoint_durable: bool,
+    /// Items that wait on disk for their destinations, quarantined ones included.
+    pub(crate) held_items: u64,
+    /// Items that only memory held, and that this end dropped as `ForcedShutdown`.
+    pub(crate) forced_shutdown_items: u64,
+}
+
+impl Receipt {
+    /// From the books as they were when the drain began and as they are now.
+    pub(crate) fn of(before: &Books, after: &Books, ended_unix_ms: u64, is_checkpoint_durable: bool) -> Self {
+        let forced_shutdown_items = forced(after).saturating_sub(forced(before));
+        let held = after.destinations.iter().flat_map(|book| cells(&book.cells)).map(|(_, _, cell)| Held::total(&cell.held));
+        Self { ended_unix_ms, is_forced: forced_shutdown_items > 0, is_checkpoint_durable, held_items: held.sum(), forced_shutdown_items }
+    }
+
+    /// Writes it down for the next start; durable once this returns.
+    pub(crate) fn leave(&self, directory: &Path) -> io::Result<()> {
+        let draft = directory.join(DRAFT);
+        let mut file = File::create(&draft)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        fs::rename(draft, directory.join(NAME))?;
+        File::open(directory)?.sync_all()
+    }
+}
+
+/// Takes what the process before left; `is_used` says whether there was one. Taken once: whoever starts after a kill finds none.
+pub(crate) fn take(directory: &Path, is_used: bool) -> PreviousEnd {
+    let path = directory.join(NAME);
+    let receipt = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "the receipt of the last end stays; a kill would be told as that end once more");
+        }
+        _ => {}
+    }
+    match receipt {
+        Some(receipt) => PreviousEnd::Told(receipt),
+        None if is_used => PreviousEnd::Killed,
+        None => PreviousEnd::None,
+    }
+}
+
+/// Items dropped because a process ended, at intake and for destinations.
+fn forced(books: &Books) -> u64 {
+    let reason = DropReason::ForcedShutdown.index();
+    let at = |dropped: &[u64; DropReason::COUNT]| dropped.get(reason).copied().unwrap_or_default();
+    let inputs: u64 = cells(&books.inputs).map(|(_, _, cell)| at(&cell.dropped)).sum();
+    let destinations: u64 = books.destinations.iter().flat_map(|book| cells(&book.cells)).map(|(_, _, cell)| at(&cell.dropped)).sum();
+    inputs + destinations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_is_taken_once_and_its_absence_in_a_used_buffer_means_a_kill() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert_eq!(take(directory.path(), false), PreviousEnd::None);
+        let receipt = Receipt { ended_unix_ms: 7, held_items: 3, is_checkpoint_durable: true, ..Receipt::default() };
+        receipt.leave(directory.path()).expect("there is room");
+        assert_eq!(take(directory.path(), true), PreviousEnd::Told(receipt));
+        assert_eq!(take(directory.path(), true), PreviousEnd::Killed);
+    }
+
+    #[test]
+    fn a_receipt_that_cannot_be_read_is_no_receipt() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join(NAME), b"{\"endedUnixMs\":").expect("there is room");
+        assert_eq!(take(directory.path(), true), PreviousEnd::Killed);
+        assert!(!directory.path().join(NAME).exists());
+    }
+}
