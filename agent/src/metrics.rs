@@ -5,6 +5,7 @@ use std::fmt::Error;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use pipeline::Circuit;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -165,6 +166,15 @@ fn destinations(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
     })?;
     counter(encoder, "attempts", "Records sent, retries included", |family| {
         books.iter().try_for_each(|book| family.counter(&[("destination", &book.name)], book.attempts))
+    })?;
+    gauge(encoder, "destination_circuit", "1 for the state of the circuit: closed, open while paused, half_open while probed", |family| {
+        for destination in &snapshot.gauges.destinations {
+            for circuit in Circuit::ALL {
+                let labels = [("destination", destination.name.as_str()), ("state", circuit.label())];
+                family.gauge(&labels, u64::from(destination.circuit == circuit))?;
+            }
+        }
+        Ok(())
     })?;
     gauge(encoder, "held_items", "Items a destination has yet to settle, by state", |family| {
         for book in books {

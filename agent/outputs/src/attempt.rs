@@ -76,19 +76,36 @@ impl Attempt {
         }
     }
 
+    /// Whose fault a refusal is: the data's, the destination's, or not said. What is the destination's fault never costs a record.
     fn refused(status: &Status) -> Self {
         let after = status.get_details_retry_info().and_then(|info| info.retry_delay).map(|delay| delay.min(SERVER_PAUSE_MAX));
+        let retry = Outcome::Retry { after };
         let (outcome, condition) = match status.code() {
-            Code::Unauthenticated | Code::PermissionDenied => (Outcome::Retry { after }, Condition::AuthenticationFailed),
-            Code::ResourceExhausted if after.is_some() => (Outcome::Retry { after }, Condition::RateLimited),
-            Code::DeadlineExceeded => (Outcome::Retry { after }, Condition::TimedOut),
-            Code::Cancelled | Code::Aborted | Code::OutOfRange | Code::Unavailable | Code::DataLoss => {
-                (Outcome::Retry { after }, if after.is_some() { Condition::RateLimited } else { Condition::ConnectionFailed })
+            _ if after.is_none() && is_about_size(status.message()) => (Outcome::TooLarge, Condition::PartialRejects),
+            Code::Unauthenticated | Code::PermissionDenied => (retry, Condition::AuthenticationFailed),
+            // Without a delay it is overload all the same: a quota, a full queue.
+            Code::ResourceExhausted => (retry, Condition::RateLimited),
+            Code::DeadlineExceeded => (retry, Condition::TimedOut),
+            Code::Cancelled | Code::Aborted | Code::OutOfRange | Code::Unavailable | Code::DataLoss if after.is_some() => {
+                (retry, Condition::RateLimited)
             }
-            _ => (Outcome::Rejected, Condition::PartialRejects),
+            Code::Cancelled | Code::Aborted | Code::OutOfRange | Code::Unavailable | Code::DataLoss => (retry, Condition::ConnectionFailed),
+            // The service or the route is not there: a matter of its set-up.
+            Code::Unimplemented | Code::NotFound => (retry, Condition::ConnectionFailed),
+            Code::Ok | Code::Unknown | Code::Internal | Code::FailedPrecondition => (Outcome::Failed, Condition::ConnectionFailed),
+            Code::InvalidArgument | Code::AlreadyExists => (Outcome::Rejected, Condition::PartialRejects),
         };
         Self { outcome, condition, error: printable(&format!("{:?}: {}", status.code(), status.message())) }
     }
+}
+
+/// Whether a refusal is about the size of the request. No code says so alone: these are the words of gRPC in Go, C++ and Node
+/// ("received message larger than max"), Java ("exceeds maximum size"), .NET ("exceeds the maximum configured message size") and
+/// Rust ("message length too large"), and of a proxy's HTTP 413.
+fn is_about_size(message: &str) -> bool {
+    let text = message.to_ascii_lowercase();
+    let words = ["larger than max", "exceeds maximum size", "maximum configured message size", "too large", "http status code 413"];
+    words.iter().any(|words| text.contains(words))
 }
 
 /// Sorts a transport fault by its causes. The resolver's and TLS errors have no public type here; their texts are those of
@@ -153,22 +170,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_retried_exactly_where_the_protocol_says_so() {
-        let retried = [
-            Code::Cancelled,
-            Code::DeadlineExceeded,
-            Code::Aborted,
-            Code::OutOfRange,
-            Code::Unavailable,
-            Code::DataLoss,
-            Code::Unauthenticated,
-            Code::PermissionDenied,
+    fn each_code_is_a_fault_of_the_destination_of_the_data_or_of_neither_for_certain() {
+        use Condition::{AuthenticationFailed, ConnectionFailed, PartialRejects, RateLimited, TimedOut};
+        let retry = Outcome::Retry { after: None };
+        let table = [
+            (Code::Cancelled, retry, ConnectionFailed),
+            (Code::Unknown, Outcome::Failed, ConnectionFailed),
+            (Code::InvalidArgument, Outcome::Rejected, PartialRejects),
+            (Code::DeadlineExceeded, retry, TimedOut),
+            (Code::NotFound, retry, ConnectionFailed),
+            (Code::AlreadyExists, Outcome::Rejected, PartialRejects),
+            (Code::PermissionDenied, retry, AuthenticationFailed),
+            (Code::ResourceExhausted, retry, RateLimited),
+            (Code::FailedPrecondition, Outcome::Failed, ConnectionFailed),
+            (Code::Aborted, retry, ConnectionFailed),
+            (Code::OutOfRange, retry, ConnectionFailed),
+            (Code::Unimplemented, retry, ConnectionFailed),
+            (Code::Internal, Outcome::Failed, ConnectionFailed),
+            (Code::Unavailable, retry, ConnectionFailed),
+            (Code::DataLoss, retry, ConnectionFailed),
+            (Code::Unauthenticated, retry, AuthenticationFailed),
         ];
-        for code in (1..=16).map(Code::from_i32) {
-            let outcome = Attempt::failed(&Status::new(code, "no")).outcome;
-            let expected = if retried.contains(&code) { Outcome::Retry { after: None } } else { Outcome::Rejected };
-            assert_eq!(outcome, expected, "{code:?}");
+        assert_eq!(table.map(|(code, _, _)| code).to_vec(), (1..=16).map(Code::from_i32).collect::<Vec<_>>());
+        for (code, outcome, condition) in table {
+            let attempt = Attempt::failed(&Status::new(code, "no"));
+            assert_eq!((attempt.outcome, attempt.condition), (outcome, condition), "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_refusal_for_size_is_told_from_overload() {
+        let texts = [
+            (Code::ResourceExhausted, "grpc: received message larger than max (5242880 vs. 4194304)"),
+            (Code::ResourceExhausted, "gRPC message exceeds maximum size 4194304: 5242880"),
+            (Code::ResourceExhausted, "Received message exceeds the maximum configured message size."),
+            (Code::OutOfRange, "Error, decoded message length too large: found 5242880 bytes, the limit is: 4194304 bytes"),
+            (Code::Unknown, "grpc-status header missing, mapped from HTTP status code 413"),
+        ];
+        for (code, text) in texts {
+            assert_eq!(Attempt::failed(&Status::new(code, text)).outcome, Outcome::TooLarge, "{text}");
+        }
+        let overload = Status::new(Code::ResourceExhausted, "ingestion rate limit exceeded: 10 MiB/s for tenant 7");
+        assert_eq!(Attempt::failed(&overload).outcome, Outcome::Retry { after: None });
     }
 
     #[test]

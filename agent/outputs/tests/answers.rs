@@ -61,7 +61,19 @@ async fn a_success_whose_answer_is_too_large_to_read_is_delivered_with_a_warning
 async fn a_destination_that_finds_the_request_too_large_did_not_take_it() {
     let text = "Error, decoded message length too large: found 5242880 bytes, the limit is: 65536 bytes";
     let seen = attempt(Err(Status::out_of_range(text))).await;
-    assert_eq!(seen.outcome, Outcome::Retry { after: None });
+    assert_eq!(seen.outcome, Outcome::TooLarge);
+}
+
+#[tokio::test]
+async fn a_destination_without_the_service_keeps_the_record_waiting() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address: SocketAddr = listener.local_addr().expect("it is bound");
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let service = TraceServiceServer::new(Always(Ok(ExportTraceServiceResponse::default())));
+    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+    let output = Output::OtlpGrpc(OtlpGrpc::new(&format!("http://{address}")).expect("the form is right"));
+    let seen = output.send(Signal::Logs, ClassCounts::of(Class::Normal, 1), Bytes::new()).await;
+    assert_eq!((seen.outcome, seen.condition), (Outcome::Retry { after: None }, Condition::ConnectionFailed), "{}", seen.error);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use vocabulary::{Class, Signal};
 use crate::engine::{Entry, Lane};
 use crate::lanes::{Head, Turns};
 use crate::per_class::PerClass;
-use crate::{Config, DestinationConfig, DestinationGauge, IdRanges, RecordId, RetryPolicy, jitter};
+use crate::{Circuit, Config, DestinationConfig, DestinationGauge, IdRanges, RecordId, RetryPolicy, jitter};
 
 /// Shortest pause after a failure: full jitter may draw nearly zero, which would be no pause at all.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -19,6 +19,8 @@ pub const SERVER_PAUSE_MAX: Duration = Duration::from_secs(300);
 const REST_MIN: Duration = Duration::from_secs(1);
 /// Faults of the agent's own at which a record is given up: with seven pauses before, a disk has two minutes to come back.
 const FAULTS_MAX: u32 = 8;
+/// Unexplained failures of a record, each with a success of others since the one before, at which the record is to blame.
+const DOUBTS_MAX: u32 = 4;
 
 /// What waits in one class. Everything from `cursor` up that is unsettled here waits, and so does what stands in `behind`.
 #[derive(Debug, Default)]
@@ -35,6 +37,9 @@ pub(crate) struct Queue {
 struct Tries {
     handed_out: u32,
     faults: u32,
+    /// Failures that may be the record's fault, and how many records the destination had taken at the last of them.
+    doubts: u32,
+    doubted_at: u64,
 }
 
 /// A record on its way.
@@ -52,16 +57,13 @@ struct Rest {
     tries: Tries,
 }
 
-/// How one destination does.
+/// How one destination does: the circuit opens with a failure, lets one record at a time through when its pause is over, and
+/// closes when one of them is answered. `failures` counts the volleys that failed in a row, the last of them at `since`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
-    Well,
-    /// Failed `failures` volleys in a row, the last at `since`; `until` is cleared by the first poll that may send again.
-    Failing {
-        failures: u32,
-        since: Duration,
-        until: Option<Duration>,
-    },
+    Closed,
+    Open { failures: u32, since: Duration, until: Duration },
+    HalfOpen { failures: u32, since: Duration },
 }
 
 /// A record chosen to be sent.
@@ -92,6 +94,8 @@ pub(crate) struct Destination {
     /// Items held in memory alone, by signal and class; what a crash would take.
     pub(crate) volatile: [[u64; Class::COUNT]; Signal::COUNT],
     health: Health,
+    /// Records it took.
+    taken: u64,
     /// Until when the destination asked to be left alone. A success does not shorten it: it may answer an older send.
     asked_until: Option<Duration>,
     pauses: u64,
@@ -112,7 +116,8 @@ impl Destination {
             rests: BTreeSet::new(),
             waiting: 0,
             volatile: Default::default(),
-            health: Health::Well,
+            health: Health::Closed,
+            taken: 0,
             asked_until: None,
             pauses: jitter::hash_text(&config.name),
         }
@@ -138,7 +143,7 @@ impl Destination {
             return None;
         }
         // Of a destination that fails, every other probe is a fresh record, so that one record it chokes on cannot stop the rest.
-        let fresh_first = matches!(self.health, Health::Failing { failures, .. } if failures % 2 == 1);
+        let fresh_first = self.failures() % 2 == 1;
         let mut candidates = PerClass([None; Class::COUNT]);
         let mut heads = PerClass([None; Class::COUNT]);
         for class in Class::ALL {
@@ -165,21 +170,37 @@ impl Destination {
 
     /// The destination answered: it is well, whatever it thought of the record.
     pub(crate) fn note_alive(&mut self) {
-        self.health = Health::Well;
+        self.health = Health::Closed;
+    }
+
+    /// The destination took a record.
+    pub(crate) fn note_taken(&mut self) {
+        self.taken += 1;
     }
 
     /// The destination could not take a record: it is left alone for a while. Failures of one volley count once.
     pub(crate) fn note_failure(&mut self, now: Duration, flight: Flight, after: Option<Duration>) {
-        let (before, since, paused) = match self.health {
-            Health::Well => (0, Duration::ZERO, None),
-            Health::Failing { failures, since, until } => (failures, since, until),
-        };
-        let is_new = before == 0 || flight.sent_at >= since;
-        let failures = if is_new { before.saturating_add(1) } else { before };
         self.asked_until = self.asked_until.max(after.map(|asked| now + asked.min(SERVER_PAUSE_MAX)));
-        let drawn = if is_new { self.draw_pause(failures) } else { Duration::ZERO };
-        let until = (now + drawn).max(paused.unwrap_or_default());
-        self.health = Health::Failing { failures, since: if is_new { now } else { since }, until: Some(until) };
+        let failures = match self.health {
+            Health::Open { since, .. } | Health::HalfOpen { since, .. } if flight.sent_at < since => return,
+            Health::Closed => 1,
+            Health::Open { failures, .. } | Health::HalfOpen { failures, .. } => failures.saturating_add(1),
+        };
+        let drawn = now + self.draw_pause(failures);
+        let until = match self.health {
+            Health::Open { until, .. } => until.max(drawn),
+            Health::Closed | Health::HalfOpen { .. } => drawn,
+        };
+        self.health = Health::Open { failures, since: now, until };
+    }
+
+    /// A failure that the destination did not explain. Whether the record is to blame: it failed often, and others did not.
+    pub(crate) fn doubt(&self, flight: &mut Flight) -> bool {
+        let tries = &mut flight.tries;
+        if tries.doubts == 0 || self.taken > tries.doubted_at {
+            (tries.doubts, tries.doubted_at) = (tries.doubts + 1, self.taken);
+        }
+        tries.doubts >= DOUBTS_MAX
     }
 
     /// Capped exponential back-off with full jitter.
@@ -243,7 +264,14 @@ impl Destination {
     }
 
     pub(crate) const fn is_failing(&self) -> bool {
-        matches!(self.health, Health::Failing { .. })
+        !matches!(self.health, Health::Closed)
+    }
+
+    const fn failures(&self) -> u32 {
+        match self.health {
+            Health::Closed => 0,
+            Health::Open { failures, .. } | Health::HalfOpen { failures, .. } => failures,
+        }
     }
 
     /// Whether nothing is on its way and nothing could be sent without waiting for the destination, or the disk, to recover.
@@ -264,8 +292,8 @@ impl Destination {
     /// Nothing is sent before this instant; cleared by the first poll that may send again.
     fn pause_until(&self) -> Option<Duration> {
         match self.health {
-            Health::Failing { until, .. } => until.max(self.asked_until),
-            Health::Well => self.asked_until,
+            Health::Open { until, .. } => self.asked_until.max(Some(until)),
+            Health::Closed | Health::HalfOpen { .. } => self.asked_until,
         }
     }
 
@@ -279,19 +307,25 @@ impl Destination {
             return false;
         }
         self.asked_until = None;
-        if let Health::Failing { until, .. } = &mut self.health {
-            *until = None;
+        if let Health::Open { failures, since, .. } = self.health {
+            self.health = Health::HalfOpen { failures, since };
         }
         true
     }
 
     pub(crate) fn gauge(&self) -> DestinationGauge {
-        let consecutive_failures = match self.health {
-            Health::Well => 0,
-            Health::Failing { failures, .. } => failures,
-        };
         let backing_off_until = self.pause_until();
-        DestinationGauge { name: self.name.clone(), in_flight: self.in_flight.len(), backing_off_until, consecutive_failures }
+        DestinationGauge {
+            name: self.name.clone(),
+            in_flight: self.in_flight.len(),
+            circuit: match self.health {
+                _ if backing_off_until.is_some() => Circuit::Open,
+                Health::Closed => Circuit::Closed,
+                Health::Open { .. } | Health::HalfOpen { .. } => Circuit::HalfOpen,
+            },
+            backing_off_until,
+            consecutive_failures: self.failures(),
+        }
     }
 }
 

@@ -111,13 +111,19 @@ pub enum Outcome {
         /// How many.
         rejected: u64,
     },
-    /// The destination is busy or unreachable: it is backed off, the record keeps its place.
+    /// The destination is busy, unreachable or set up wrongly, which is no fault of the record: it is backed off, the record
+    /// keeps its place.
     Retry {
         /// The pause the destination asked for.
         after: Option<Duration>,
     },
-    /// Refused for ever: dropped as `Rejected`.
+    /// The destination failed at it and does not say whose fault that is: as `Retry`, until the record has failed so four times
+    /// and others were taken in between; then as `Rejected`.
+    Failed,
+    /// The destination finds the record itself bad, for ever: dropped as `Rejected`.
     Rejected,
+    /// The destination takes nothing of this size: dropped as `TooLarge`.
+    TooLarge,
     /// The spool could not read it back: dropped as `Corrupt`.
     Unreadable,
     /// It was not sent, for the agent could not read it back for a reason of its own that may pass: an I/O error, not damage.
@@ -201,6 +207,32 @@ pub struct Gauges {
     pub destinations: Vec<DestinationGauge>,
 }
 
+/// Whether a destination is sent records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Circuit {
+    /// As many at once as its window allows.
+    Closed,
+    /// None: it failed, or asked for a pause, and the pause is not over.
+    Open,
+    /// One at a time, until it answers one.
+    HalfOpen,
+}
+
+impl Circuit {
+    /// All states.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
 /// How one destination does at this instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationGauge {
@@ -208,6 +240,8 @@ pub struct DestinationGauge {
     pub name: String,
     /// Records sent and unanswered.
     pub in_flight: usize,
+    /// Whether it is sent records.
+    pub circuit: Circuit,
     /// Nothing is sent to it before this instant.
     pub backing_off_until: Option<Duration>,
     /// Failures since the last success, those of one volley counted once.

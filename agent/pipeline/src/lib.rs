@@ -77,7 +77,8 @@ pub use config::{BufferMode, ClassPolicy, Config, DestinationConfig, MemoryLimit
 pub use dispatch::SERVER_PAUSE_MAX;
 pub use engine::Pipeline;
 pub use exchange::{
-    Admission, Checkpoint, DestinationGauge, Gauges, Origin, Outcome, Part, Persist, Phase, Recovered, Refusal, Request, Send, Verdict,
+    Admission, Checkpoint, Circuit, DestinationGauge, Gauges, Origin, Outcome, Part, Persist, Phase, Recovered, Refusal, Request, Send,
+    Verdict,
 };
 pub use ranges::IdRanges;
 pub use record::{DestinationIndex, RecordId, Stored};

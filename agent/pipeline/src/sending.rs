@@ -31,41 +31,43 @@ impl Pipeline {
         self.observe(now);
         let index = usize::from(destination.0);
         let Some(state) = self.destinations.get_mut(index) else { return };
-        let Some(flight) = state.land(id) else { return };
+        let Some(mut flight) = state.land(id) else { return };
+        let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
+        let outcome = if outcome == Outcome::Failed && state.doubt(&mut flight) { Outcome::Rejected } else { outcome };
+        if matches!(outcome, Outcome::Delivered | Outcome::Partial { .. }) {
+            state.note_taken();
+        }
+        if matches!(outcome, Outcome::Delivered | Outcome::Partial { .. } | Outcome::Rejected | Outcome::TooLarge) {
+            state.note_alive();
+        }
         let how = match outcome {
             Outcome::Delivered => Settlement::Delivered { rejected: 0 },
             Outcome::Partial { rejected } => Settlement::Delivered { rejected },
             Outcome::Rejected => Settlement::Dropped(DropReason::Rejected),
+            Outcome::TooLarge => Settlement::Dropped(DropReason::TooLarge),
             Outcome::Unreadable => Settlement::Dropped(DropReason::Corrupt),
-            Outcome::LocalFault => {
-                let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
-                if state.rest(self.now, id, flight) {
-                    if let Some(book) = self.books.destinations.get_mut(index) {
-                        book.shift(entry.signal, &entry.counts, HeldState::InFlight, HeldState::WaitingRetry);
-                    }
-                    self.is_dirty = true;
-                    return;
-                }
-                Settlement::Dropped(DropReason::DiskError)
-            }
-            Outcome::Retry { after } => {
+            Outcome::LocalFault if state.rest(self.now, id, flight) => return self.wait_again(index, id),
+            Outcome::LocalFault => Settlement::Dropped(DropReason::DiskError),
+            Outcome::Retry { .. } | Outcome::Failed => {
+                let after = if let Outcome::Retry { after } = outcome { after } else { None };
                 state.note_failure(self.now, flight, after);
-                let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
                 if !state.is_past_deadline(self.now, entry) {
                     state.requeue(id, flight);
-                    if let Some(book) = self.books.destinations.get_mut(index) {
-                        book.shift(entry.signal, &entry.counts, HeldState::InFlight, HeldState::WaitingRetry);
-                    }
-                    self.is_dirty = true;
-                    return;
+                    return self.wait_again(index, id);
                 }
                 Settlement::Dropped(DropReason::RetryExhausted)
             }
         };
-        if matches!(outcome, Outcome::Delivered | Outcome::Partial { .. } | Outcome::Rejected) {
-            state.note_alive();
-        }
         self.settle(index, id, HeldState::InFlight, how);
+    }
+
+    /// A record that was on its way waits to be sent again.
+    fn wait_again(&mut self, index: usize, id: RecordId) {
+        self.is_dirty = true;
+        let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
+        if let Some(book) = self.books.destinations.get_mut(index) {
+            book.shift(entry.signal, &entry.counts, HeldState::InFlight, HeldState::WaitingRetry);
+        }
     }
 
     /// The earliest instant at which time alone lets a poll yield what it did not yield before: the end of a pause, or of a

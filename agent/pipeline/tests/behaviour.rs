@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, ClassPolicy, Config, DestinationConfig, DestinationIndex, MemoryLimits, Origin, Outcome, Part, Phase, Pipeline, RecordId,
-    Recovered, Refusal, Request, RetryPolicy, Stored, Verdict,
+    BufferMode, Circuit, ClassPolicy, Config, DestinationConfig, DestinationIndex, MemoryLimits, Origin, Outcome, Part, Phase, Pipeline,
+    RecordId, Recovered, Refusal, Request, RetryPolicy, Stored, Verdict,
 };
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
@@ -269,6 +269,49 @@ fn a_server_s_pause_is_honoured_and_the_timeout_names_its_end() {
     engine.handle_outcome(seconds(9), FIRST, probe.id, Outcome::Delivered);
     let next = engine.poll_send(seconds(9), FIRST).unwrap();
     assert_eq!((next.id, next.attempt), (first.id, 2), "it kept its place");
+}
+
+#[test]
+fn a_circuit_opens_lets_one_probe_through_and_closes_when_it_is_answered() {
+    let mut engine = memory();
+    for _ in 0..4 {
+        put(&mut engine, Class::Normal, 10);
+    }
+    let circuit = |engine: &Pipeline| engine.gauges().destinations[0].circuit;
+    assert_eq!(circuit(&engine), Circuit::Closed);
+    let sent = engine.poll_send(seconds(1), FIRST).unwrap();
+    engine.handle_outcome(seconds(1), FIRST, sent.id, Outcome::Retry { after: None });
+    assert_eq!((circuit(&engine), engine.poll_send(seconds(1), FIRST)), (Circuit::Open, None));
+    let wake = engine.poll_timeout().unwrap();
+    let probe = engine.poll_send(wake, FIRST).unwrap();
+    assert_eq!((circuit(&engine), engine.poll_send(wake, FIRST)), (Circuit::HalfOpen, None));
+    engine.handle_outcome(wake, FIRST, probe.id, Outcome::Delivered);
+    assert_eq!((circuit(&engine), delivered(&engine, 0)), (Circuit::Closed, 10));
+    assert!(engine.poll_send(wake, FIRST).is_some());
+}
+
+#[test]
+fn an_unexplained_failure_is_the_destination_s_until_it_takes_others_between_four_of_them() {
+    let mut engine = memory();
+    put(&mut engine, Class::Normal, 10);
+    let mut now = Duration::ZERO;
+    for _ in 0..40 {
+        let send = engine.poll_send(now, FIRST).unwrap();
+        engine.handle_outcome(now, FIRST, send.id, Outcome::Failed);
+        now = engine.poll_timeout().unwrap();
+    }
+    assert_eq!(dropped(&engine, 0, DropReason::Rejected), 0, "a destination that takes nothing proves nothing against a record");
+    let chokes_on = engine.poll_send(now, FIRST).unwrap().id;
+    engine.handle_outcome(now, FIRST, chokes_on, Outcome::Failed);
+    for _ in 0..20 {
+        put(&mut engine, Class::Normal, 10);
+    }
+    for _ in 0..60 {
+        now = engine.poll_timeout().unwrap_or(now);
+        let Some(send) = engine.poll_send(now, FIRST) else { break };
+        engine.handle_outcome(now, FIRST, send.id, if send.id == chokes_on { Outcome::Failed } else { Outcome::Delivered });
+    }
+    assert_eq!((dropped(&engine, 0, DropReason::Rejected), delivered(&engine, 0)), (10, 200));
 }
 
 #[test]

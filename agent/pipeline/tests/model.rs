@@ -45,7 +45,9 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Outcome::Delivered),
         1 => (0_u64..30).prop_map(|rejected| Outcome::Partial { rejected }),
         2 => prop::option::of((0_u64..3_000).prop_map(Duration::from_millis)).prop_map(|after| Outcome::Retry { after }),
+        1 => Just(Outcome::Failed),
         1 => Just(Outcome::Rejected),
+        1 => Just(Outcome::TooLarge),
         1 => Just(Outcome::Unreadable),
         2 => Just(Outcome::LocalFault),
     ];
@@ -232,12 +234,13 @@ impl World {
 
     fn answer(&mut self, destination: usize, send: Send, outcome: Outcome) {
         let dropped = |engine: &Pipeline| {
+            let reasons = [DropReason::RetryExhausted, DropReason::DiskError, DropReason::Rejected];
             let cells = engine.books().destinations[destination].cells.iter().flatten();
-            cells.map(|cell| cell.dropped[DropReason::RetryExhausted.index()] + cell.dropped[DropReason::DiskError.index()]).sum::<u64>()
+            cells.map(|cell| reasons.iter().map(|reason| cell.dropped[reason.index()]).sum::<u64>()).sum::<u64>()
         };
         let before = dropped(&self.engine);
         self.engine.handle_outcome(self.now, DestinationIndex(destination as u8), send.id, outcome);
-        if !matches!(outcome, Outcome::Retry { .. } | Outcome::LocalFault) || dropped(&self.engine) > before {
+        if !matches!(outcome, Outcome::Retry { .. } | Outcome::Failed | Outcome::LocalFault) || dropped(&self.engine) > before {
             self.settled.insert((destination, send.id));
         }
     }
