@@ -25,6 +25,8 @@ pub(crate) struct Board {
     pub(crate) draining: AtomicBool,
     /// The disk failed and is not used.
     pub(crate) disk_failed: AtomicBool,
+    /// Damaged records that verification found on disk, which count as `Corrupt` when their turn to be sent comes.
+    pub(crate) damaged_records: AtomicU64,
     /// When the storage thread last came around, in milliseconds since the Unix epoch; 0 without one.
     pub(crate) storage_beat: AtomicU64,
     /// The engine, once the buffer is open.
@@ -83,6 +85,7 @@ impl Board {
             config_error: Mutex::default(),
             draining: AtomicBool::new(false),
             disk_failed: AtomicBool::new(false),
+            damaged_records: AtomicU64::new(0),
             storage_beat: AtomicU64::new(0),
             started: OnceLock::new(),
         }

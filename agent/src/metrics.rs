@@ -232,6 +232,12 @@ fn board_gauges(encoder: &mut DescriptorEncoder<'_>, board: &Board) -> Result<()
     gauge(encoder, "disk_failed", "1 while the disk failed and is not used", |family| {
         family.gauge(&[], u64::from(board.disk_failed.load(Ordering::Relaxed)))
     })?;
+    counter(
+        encoder,
+        "disk_damaged_records",
+        "Damaged records that verification found on disk, each dropped as Corrupt at its turn",
+        |family| family.counter(&[], board.damaged_records.load(Ordering::Relaxed)),
+    )?;
     gauge(encoder, "destination_consecutive_failures", "Failed attempts since the last success", |family| {
         board.destinations().iter().try_for_each(|state| family.gauge(&[("destination", &state.name)], state.consecutive_failures))
     })

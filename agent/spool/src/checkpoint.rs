@@ -16,13 +16,15 @@
 use pipeline::{Books, Checkpoint, DestinationBook, DestinationCell, Held, IdRanges, InputCell, KernelBook};
 use vocabulary::{Class, DropReason, LossReason, RefuseReason, Signal};
 
-use crate::format::{BufferId, Fields, VERSION};
+use crate::format::{BufferId, Fields};
 
 /// Length of a slot's header.
 pub(crate) const SLOT_HEADER_BYTES: usize = 48;
 /// Largest body: room for a million ranges, of which the engine uses three quarters before it stops intake.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 
+/// The format this release writes, and the newest it reads.
+const VERSION: u16 = 1;
 const MAGIC: [u8; 8] = *b"FOREBAYC";
 
 const _: () = assert!(8 + 2 + 2 + 4 + 16 + 8 + 4 + 4 == SLOT_HEADER_BYTES);

@@ -1,4 +1,4 @@
-//! What recovery found wrong, as values; the shell logs and counts them.
+//! What recovery and verification found wrong, as values; the shell logs and counts them.
 
 use std::fmt;
 
@@ -35,6 +35,8 @@ pub enum DamageKind {
     Segment,
     /// Bytes between records; stepped over.
     Hole,
+    /// The footer of a sealed segment; its records were found without it.
+    Footer,
     /// A record's body; the record is left out.
     Body,
     /// Written by a newer release; left untouched.
@@ -54,6 +56,7 @@ impl fmt::Display for Damage {
             DamageKind::SegmentHeader => "segment header unreadable, records found without it",
             DamageKind::Segment => "segment unreadable, set aside",
             DamageKind::Hole => "no record readable, stepped over",
+            DamageKind::Footer => "segment footer unreadable, records found without it",
             DamageKind::Body => "record damaged, left out",
             DamageKind::NewerVersion => "written by a newer release, left untouched",
             DamageKind::Foreign => "file of another buffer, left untouched",

@@ -1,7 +1,8 @@
-//! The bytes of a segment, format version 1; pure, and the one place that knows the layout. All numbers are little-endian.
+//! The bytes of a segment, format version 2; pure. With `footer`, which holds the last part, the one place that knows the layout.
+//! All numbers are little-endian. Version 1 has no footer and is otherwise the same.
 //!
 //! ```text
-//! segment   = header (64) record*                       records start at offsets that are multiples of 8
+//! segment   = header (64) record* [footer]              records start at offsets that are multiples of 8
 //! header    = magic "FOREBAYS" | version u16 | header length u16 | class u8 | 0 ×3 | buffer [16] | creation u64
 //!           | first sequence u64 | 0 ×12 | CRC of the 60 bytes before
 //! record    = record header (56) body padding to 8 with zeros
@@ -30,12 +31,15 @@ pub(crate) const RECORD_HEADER_BYTES: usize = 56;
 pub(crate) const ALIGNMENT: u64 = 8;
 /// Largest body: four times what an OTLP receiver accepts by default, so that nothing acceptable is refused here.
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 20;
-/// The format this release writes, and the newest it reads.
-pub(crate) const VERSION: u16 = 1;
+/// The format this release writes, and the newest it reads; it reads every one from 1 on.
+pub(crate) const VERSION: u16 = 2;
+/// Most records of one segment: it bounds the footer, and with it what opening holds at once, to about 3 MiB.
+pub(crate) const SEGMENT_RECORDS_MAX: usize = 1 << 16;
 
 const MAGIC: [u8; 8] = *b"FOREBAYS";
 const MARKER: [u8; 4] = *b"FBR1";
 const KIND_RECORD: u8 = 1;
+const KIND_FOOTER: u8 = 2;
 
 const _: () = assert!(8 + 2 + 2 + 1 + 3 + 16 + 8 + 8 + 12 + 4 == SEGMENT_HEADER_BYTES);
 const _: () = assert!(4 + 1 + 1 + 2 + 4 + 4 * Class::COUNT + 4 + 8 + 8 + 4 + 4 == RECORD_HEADER_BYTES);
@@ -57,7 +61,8 @@ pub(crate) struct SegmentId {
 /// What the first bytes of a segment say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SegmentHeader {
-    Known(SegmentId),
+    /// With the version it was written in.
+    Known(SegmentId, u16),
     /// Whole, and written by a release that knows more.
     Newer(u16),
     /// Not a header, or a damaged one.
@@ -73,6 +78,20 @@ pub(crate) struct RecordHeader {
     pub(crate) body_crc: u32,
     pub(crate) sequence: u64,
     pub(crate) received_unix_ms: u64,
+}
+
+/// What a checked header stands before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Header {
+    Record(RecordHeader),
+    Footer(FooterHeader),
+}
+
+/// The header of a footer, which is laid out as a record's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FooterHeader {
+    pub(crate) length: u32,
+    pub(crate) body_crc: u32,
 }
 
 /// Reads fields off the front of foreign bytes.
@@ -152,14 +171,14 @@ fn checked_segment_header(bytes: &[u8]) -> Option<SegmentHeader> {
         return None;
     }
     let version = fields.u16()?;
-    if version != VERSION {
+    if version > VERSION {
         return Some(SegmentHeader::Newer(version));
     }
     fields.u16()?;
     let class = Class::from_code(fields.u8()?)?;
     fields.take::<3>()?;
     let buffer = fields.take()?;
-    Some(SegmentHeader::Known(SegmentId { buffer, class, creation: fields.u64()? }))
+    Some(SegmentHeader::Known(SegmentId { buffer, class, creation: fields.u64()? }, version))
 }
 
 /// How many bytes a record with this body takes, padding included.
@@ -169,38 +188,68 @@ pub(crate) fn record_bytes(body: u64) -> u64 {
 
 /// Appends the record that will stand at `offset` of the segment with this seed.
 pub(crate) fn encode_record(record: &Append<'_>, seed: u32, offset: u64, into: &mut Vec<u8>) {
+    let header = RecordHeader {
+        signal: record.signal,
+        length: u32::try_from(record.body.len()).unwrap_or(u32::MAX),
+        counts: record.counts,
+        body_crc: body_crc(seed, offset, record.id.sequence, record.body),
+        sequence: record.id.sequence,
+        received_unix_ms: record.received_unix_ms,
+    };
+    encode_framed(KIND_RECORD, header.signal.code(), &header, record.body, place_crc(seed, offset), into);
+}
+
+/// Appends the footer, which will stand at `offset`, without what follows its body.
+pub(crate) fn encode_footer_record(body: &[u8], seed: u32, offset: u64, into: &mut Vec<u8>) {
+    let header = RecordHeader {
+        // Its place in the header is written as 0.
+        signal: Signal::Traces,
+        length: u32::try_from(body.len()).unwrap_or(u32::MAX),
+        counts: ClassCounts::default(),
+        body_crc: body_crc(seed, offset, 0, body),
+        sequence: 0,
+        received_unix_ms: 0,
+    };
+    encode_framed(KIND_FOOTER, 0, &header, body, place_crc(seed, offset), into);
+}
+
+fn encode_framed(kind: u8, signal: u8, header: &RecordHeader, body: &[u8], place: u32, into: &mut Vec<u8>) {
     let start = into.len();
-    let length = u32::try_from(record.body.len()).unwrap_or(u32::MAX);
-    into.reserve(RECORD_HEADER_BYTES + record.body.len() + ALIGNMENT as usize);
+    into.reserve(RECORD_HEADER_BYTES + body.len() + ALIGNMENT as usize);
     into.extend_from_slice(&MARKER);
-    into.extend_from_slice(&[KIND_RECORD, record.signal.code(), 0, 0]);
-    into.extend_from_slice(&length.to_le_bytes());
-    for items in record.counts.0 {
+    into.extend_from_slice(&[kind, signal, 0, 0]);
+    into.extend_from_slice(&header.length.to_le_bytes());
+    for items in header.counts.0 {
         into.extend_from_slice(&items.to_le_bytes());
     }
-    let place = place_crc(seed, offset);
-    into.extend_from_slice(&body_crc(place, record.id.sequence, record.body).to_le_bytes());
-    into.extend_from_slice(&record.id.sequence.to_le_bytes());
-    into.extend_from_slice(&record.received_unix_ms.to_le_bytes());
+    into.extend_from_slice(&header.body_crc.to_le_bytes());
+    into.extend_from_slice(&header.sequence.to_le_bytes());
+    into.extend_from_slice(&header.received_unix_ms.to_le_bytes());
     into.extend_from_slice(&[0; 4]);
     let header_crc = crc32c::crc32c_append(place, into.get(start..).unwrap_or_default());
     into.extend_from_slice(&header_crc.to_le_bytes());
-    into.extend_from_slice(record.body);
-    into.resize(start + record_bytes(u64::from(length)) as usize, 0);
+    into.extend_from_slice(body);
+    into.resize(start + record_bytes(u64::from(header.length)) as usize, 0);
 }
 
 /// The record header at `offset`, if one was written for this place.
 pub(crate) fn decode_record_header(bytes: &[u8], seed: u32, offset: u64) -> Option<RecordHeader> {
+    match decode_header(bytes, seed, offset)? {
+        Header::Record(header) => Some(header),
+        Header::Footer(_) => None,
+    }
+}
+
+/// The header of a record or a footer at `offset`, if one was written for this place.
+pub(crate) fn decode_header(bytes: &[u8], seed: u32, offset: u64) -> Option<Header> {
     let header = bytes.first_chunk::<RECORD_HEADER_BYTES>()?;
     let (covered, crc) = header.split_last_chunk::<4>()?;
     let mut fields = Fields(covered);
     if fields.take()? != MARKER || crc32c::crc32c_append(place_crc(seed, offset), covered) != u32::from_le_bytes(*crc) {
         return None;
     }
-    if fields.u8()? != KIND_RECORD {
-        return None;
-    }
-    let signal = Signal::from_code(fields.u8()?)?;
+    let kind = fields.u8()?;
+    let signal = fields.u8()?;
     fields.u16()?;
     let length = fields.u32()?;
     let mut counts = ClassCounts::default();
@@ -208,8 +257,21 @@ pub(crate) fn decode_record_header(bytes: &[u8], seed: u32, offset: u64) -> Opti
         *items = fields.u32()?;
     }
     let body_crc = fields.u32()?;
-    let sequence = fields.u64()?;
-    Some(RecordHeader { signal, length, counts, body_crc, sequence, received_unix_ms: fields.u64()? })
+    match kind {
+        KIND_RECORD => {
+            let (signal, sequence) = (Signal::from_code(signal)?, fields.u64()?);
+            Some(Header::Record(RecordHeader { signal, length, counts, body_crc, sequence, received_unix_ms: fields.u64()? }))
+        }
+        KIND_FOOTER => Some(Header::Footer(FooterHeader { length, body_crc })),
+        _ => None,
+    }
+}
+
+impl FooterHeader {
+    /// Whether this is the body that belongs to the footer at `offset`.
+    pub(crate) fn is_body_whole(&self, seed: u32, offset: u64, body: &[u8]) -> bool {
+        body.len() == self.length as usize && body_crc(seed, offset, 0, body) == self.body_crc
+    }
 }
 
 impl RecordHeader {
@@ -233,6 +295,6 @@ fn place_crc(seed: u32, offset: u64) -> u32 {
     crc32c::crc32c_append(seed, &offset.to_le_bytes())
 }
 
-fn body_crc(place: u32, sequence: u64, body: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c_append(place, &sequence.to_le_bytes()), body)
+fn body_crc(seed: u32, offset: u64, sequence: u64, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(place_crc(seed, offset), &sequence.to_le_bytes()), body)
 }

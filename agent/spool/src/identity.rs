@@ -3,13 +3,15 @@
 //!
 //! `magic "FOREBAYI" | version u16 | length u16 | buffer [16] | pipeline identity, UTF-8 | CRC of all before`
 
-use crate::format::{BufferId, Fields, VERSION};
+use crate::format::{BufferId, Fields};
 
 /// Name of the file.
 pub(crate) const IDENTITY_NAME: &str = "identity";
 /// Longest file read; a pipeline's identity is a UID of 36 characters.
 pub(crate) const IDENTITY_BYTES_MAX: usize = 1 << 10;
 
+/// The format this release writes, and the newest it reads.
+const VERSION: u16 = 1;
 const MAGIC: [u8; 8] = *b"FOREBAYI";
 const AROUND_BYTES: usize = 8 + 2 + 2 + 16 + 4;
 

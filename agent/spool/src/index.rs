@@ -49,9 +49,9 @@ impl<F: StorageFile> Segment<F> {
     }
 
     /// Makes committed records readable.
-    pub(crate) fn publish(&self, entries: &[Entry]) {
+    pub(crate) fn publish(&self, entries: impl Iterator<Item = Entry>) {
         let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
-        for &entry in entries {
+        for entry in entries {
             let at = records.partition_point(|other| other.sequence < entry.sequence);
             records.insert(at, entry);
         }
@@ -61,6 +61,11 @@ impl<F: StorageFile> Segment<F> {
     pub(crate) fn is_settled(&self, settled: &IdRanges) -> bool {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
         records.iter().all(|entry| settled.contains(entry.sequence))
+    }
+
+    /// The record at a position, while there is one.
+    pub(crate) fn entry(&self, position: usize) -> Option<Entry> {
+        self.records.read().unwrap_or_else(PoisonError::into_inner).get(position).copied()
     }
 
     fn find(&self, sequence: u64) -> Option<Entry> {

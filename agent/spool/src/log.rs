@@ -1,7 +1,8 @@
 //! Appending, committing, checkpointing and releasing: the order of writes and syncs that durability rests on.
 //!
 //! - A record is readable, and may be acknowledged, once its segment is synced and, if the segment is new, the directory too.
-//! - Only the last segment of a class ever holds bytes that are not synced: a full one is synced before the next is created.
+//! - Only the last segment of a class ever holds bytes that are not synced: a full one gets its footer and is synced before the next
+//!   is created.
 //! - After a failed sync nothing written since the last good one is believed: it is cut off, its segment takes no more records, and
 //!   the group fails. After a failed write the segment is cut back and goes on.
 //! - A segment is deleted only after the checkpoint that settles all of its records is durable; then the directory is synced.
@@ -12,12 +13,14 @@ use std::sync::atomic::Ordering;
 use pipeline::{Checkpoint, IdRanges};
 use vocabulary::Class;
 
-use crate::error::{AppendError, CommitError, ReleaseError};
-use crate::format::{BODY_BYTES_MAX, BufferId, SegmentId, encode_record, record_bytes};
+use crate::error::{AppendError, CommitError, ReadError, ReleaseError};
+use crate::footer::Rows;
+use crate::format::{BODY_BYTES_MAX, BufferId, SEGMENT_RECORDS_MAX, SegmentId, encode_record, record_bytes};
 use crate::index::{Entry, Index, Segment};
 use crate::slots::Slots;
 use crate::storage::{Storage, StorageFile};
-use crate::{Append, Released};
+use crate::verify::Verification;
+use crate::{Append, Released, Verified};
 
 /// Appended bytes are written once this much has gathered, or at commit: one system call for many records.
 const WRITE_BYTES: usize = 256 << 10;
@@ -42,6 +45,7 @@ pub(crate) struct Log<S: Storage> {
     slots: Slots<S::File>,
     /// Evidence and foreign files.
     other_bytes: u64,
+    verification: Verification<S::File>,
 }
 
 /// What recovery hands over.
@@ -59,6 +63,7 @@ pub(crate) struct Parts<S: Storage> {
 /// A segment that grows.
 pub(crate) struct Tail<F> {
     segment: Arc<Segment<F>>,
+    class: Class,
     header: Vec<u8>,
     /// Length of what was written.
     written: u64,
@@ -68,12 +73,15 @@ pub(crate) struct Tail<F> {
     gathered: Vec<u8>,
     /// Records of the group.
     pending: Vec<Entry>,
+    /// All records, those of the group included.
+    rows: Rows,
 }
 
 impl<F: StorageFile> Tail<F> {
     /// A segment that ends cleanly at `bytes`, all of it durable.
-    pub(crate) fn resume(segment: Arc<Segment<F>>, bytes: u64) -> Self {
-        Self { segment, header: Vec::new(), written: bytes, committed: bytes, gathered: Vec::new(), pending: Vec::new() }
+    pub(crate) fn resume(segment: Arc<Segment<F>>, class: Class, bytes: u64, rows: Rows) -> Self {
+        let (header, gathered, pending) = (Vec::new(), Vec::new(), Vec::new());
+        Self { segment, class, header, written: bytes, committed: bytes, gathered, pending, rows }
     }
 
     fn end(&self) -> u64 {
@@ -91,15 +99,26 @@ impl<F: StorageFile> Tail<F> {
         }
         let offset = self.end();
         encode_record(record, self.segment.seed, offset, &mut self.gathered);
-        self.pending.push(Entry { sequence: record.id.sequence, offset: offset as u32, length: record.body.len() as u32 });
+        let entry = Entry { sequence: record.id.sequence, offset: offset as u32, length: record.body.len() as u32 };
+        self.rows.push(&entry, &record.stored());
+        self.pending.push(entry);
         if self.gathered.len() < WRITE_BYTES {
             return Ok(());
         }
         self.write().map_err(|source| {
             self.gathered.truncate(before);
             self.pending.pop();
+            self.rows.truncate(self.rows.len() - 1);
             AppendError::write(self.segment.path.clone(), source)
         })
+    }
+
+    /// Writes what has gathered, and the footer. On failure the footer is not there.
+    fn seal(&mut self) -> std::io::Result<()> {
+        let before = self.gathered.len();
+        let end = self.end();
+        self.rows.encode(self.class, self.segment.seed, end, &mut self.gathered);
+        self.write().inspect_err(|_| self.gathered.truncate(before))
     }
 
     /// Writes what has gathered. On failure it stays gathered, and the file ends where it ended.
@@ -121,6 +140,7 @@ impl<F: StorageFile> Tail<F> {
 
     /// Forgets the group and cuts the file back to the last commit; says whether the cut succeeded.
     fn roll_back(&mut self) -> bool {
+        self.rows.truncate(self.rows.len() - self.pending.len());
         self.pending.clear();
         self.gathered.clear();
         let is_cut = self.written == self.committed || self.segment.file.truncate(self.committed).is_ok();
@@ -132,8 +152,7 @@ impl<F: StorageFile> Tail<F> {
     }
 
     fn publish(&mut self) {
-        self.segment.publish(&self.pending);
-        self.pending.clear();
+        self.segment.publish(self.pending.drain(..));
         self.committed = self.written;
     }
 }
@@ -141,9 +160,24 @@ impl<F: StorageFile> Tail<F> {
 impl<S: Storage> Log<S> {
     pub(crate) fn new(parts: Parts<S>) -> Self {
         let Parts { storage, buffer, segment_bytes, segments, tails, next_creation, slots, other_bytes } = parts;
+        let found =
+            Class::ALL.into_iter().zip(&segments).flat_map(|(class, segments)| segments.iter().map(move |segment| (class, segment)));
+        let verification = Verification::new(found.map(|(class, segment)| (class, Arc::clone(segment))));
         let index = Arc::new(Index::new(segments));
-        let (closing, broken, is_directory_dirty) = (Vec::new(), None, false);
-        Self { storage, buffer, segment_bytes, index, tails, closing, broken, is_directory_dirty, next_creation, slots, other_bytes }
+        Self {
+            storage,
+            buffer,
+            segment_bytes,
+            index,
+            tails,
+            closing: Vec::new(),
+            broken: None,
+            is_directory_dirty: false,
+            next_creation,
+            slots,
+            other_bytes,
+            verification,
+        }
     }
 
     pub(crate) fn index(&self) -> &Arc<Index<S::File>> {
@@ -167,7 +201,7 @@ impl<S: Storage> Log<S> {
         let class = record.id.class;
         let bytes = record_bytes(record.body.len() as u64);
         let most = self.segment_bytes;
-        let is_full = |tail: &Tail<S::File>| tail.end() > 0 && tail.end() + bytes > most;
+        let is_full = |tail: &Tail<S::File>| tail.rows.len() >= SEGMENT_RECORDS_MAX || (tail.end() > 0 && tail.end() + bytes > most);
         if self.tail(class).as_ref().is_some_and(is_full) {
             self.close_tail(class)?;
         }
@@ -206,6 +240,10 @@ impl<S: Storage> Log<S> {
 
     pub(crate) fn write_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), CommitError> {
         self.slots.write(&self.storage, self.buffer, checkpoint)
+    }
+
+    pub(crate) fn verify_step(&mut self, bytes_max: u64) -> Result<Verified, ReadError> {
+        self.verification.step(bytes_max)
     }
 
     pub(crate) fn release(&mut self, settled: &[IdRanges; Class::COUNT]) -> Result<Released, ReleaseError> {
@@ -264,6 +302,7 @@ impl<S: Storage> Log<S> {
             }
             _ => {
                 self.index.remove(class, segment);
+                self.verification.forget(segment);
                 if is_evidence {
                     self.other_bytes += bytes;
                 }
@@ -283,21 +322,18 @@ impl<S: Storage> Log<S> {
         id.encode(first.id.sequence, &mut header);
         let segment = Arc::new(Segment::new(name, path, id.seed(), file, 0));
         self.index.add(class, Arc::clone(&segment));
-        let mut tail = Tail::resume(segment, 0);
+        let mut tail = Tail::resume(segment, class, 0, Rows::default());
         tail.header = header;
         Ok(tail)
     }
 
-    /// Syncs a full segment, so that a torn tail can only ever be in the last one.
+    /// Seals and syncs a full segment, so that a torn tail can only ever be in the last one.
     fn close_tail(&mut self, class: Class) -> Result<(), AppendError> {
         let Some(mut tail) = self.tail(class).take() else { return Ok(()) };
         let path = tail.segment.path.clone();
-        if let Err(source) = tail.write() {
+        if let Err(source) = tail.seal() {
             *self.tail(class) = Some(tail);
             return Err(AppendError::write(path, source));
-        }
-        if !tail.is_touched() {
-            return Ok(());
         }
         let synced = tail.segment.file.sync();
         if synced.is_err() {

@@ -48,7 +48,8 @@ pub(crate) struct Candidate<F> {
     pub(crate) id: SegmentId,
     pub(crate) file: F,
     pub(crate) bytes: u64,
-    pub(crate) is_header_whole: bool,
+    /// None if the header cannot be read.
+    pub(crate) version: Option<u16>,
 }
 
 /// Opens what a storage holds. `fresh` names the buffer if there is none yet.
@@ -170,7 +171,7 @@ impl<S: Storage> Survey<'_, S> {
         }
         let in_slots = slots.iter().flatten().flatten().map(|(header, _)| header.buffer);
         let in_segments = opened.iter().filter_map(|(_, header)| match header {
-            SegmentHeader::Known(id) => Some(id.buffer),
+            SegmentHeader::Known(id, _) => Some(id.buffer),
             SegmentHeader::Newer(_) | SegmentHeader::Broken => None,
         });
         let adopted = in_slots.chain(in_segments).next();
@@ -197,19 +198,19 @@ impl<S: Storage> Survey<'_, S> {
         file.read_at(&mut header, 0).map_err(self.read_error(&listed.name))?;
         let bytes = file.bytes().map_err(self.read_error(&listed.name))?;
         let id = SegmentId { buffer: BufferId::default(), class, creation };
-        let candidate = Candidate { name: listed.name.clone(), id, file, bytes, is_header_whole: false };
+        let candidate = Candidate { name: listed.name.clone(), id, file, bytes, version: None };
         Ok(Some((candidate, decode_segment_header(&header))))
     }
 
     fn admit(&mut self, candidate: Candidate<S::File>, header: SegmentHeader, buffer: BufferId) -> Option<Candidate<S::File>> {
         let kind = match header {
             // The header is believed before the name: two files whose names were exchanged still deliver.
-            SegmentHeader::Known(id) if id.buffer == buffer => {
+            SegmentHeader::Known(id, version) if id.buffer == buffer => {
                 self.next_creation = self.next_creation.max(id.creation.saturating_add(1));
-                return Some(Candidate { id, is_header_whole: true, ..candidate });
+                return Some(Candidate { id, version: Some(version), ..candidate });
             }
             SegmentHeader::Broken => return Some(Candidate { id: SegmentId { buffer, ..candidate.id }, ..candidate }),
-            SegmentHeader::Known(_) => DamageKind::Foreign,
+            SegmentHeader::Known(..) => DamageKind::Foreign,
             SegmentHeader::Newer(_) => DamageKind::NewerVersion,
         };
         self.other_bytes += candidate.bytes;

@@ -3,17 +3,24 @@
 
 use std::io;
 
-use crate::format::{ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, decode_record_header, record_bytes};
+use crate::footer::TRAILER_BYTES;
+use crate::format::{
+    ALIGNMENT, FooterHeader, Header, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, decode_header, record_bytes,
+};
 use crate::storage::StorageFile;
 
 /// How much is read at once.
 const WINDOW_BYTES: usize = 64 << 10;
+/// How much is read for a header when the records before it were so long that a window would hold no second one.
+const PEEK_BYTES: usize = 4 << 10;
 
 /// What lies at a place of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// A header that checks out, whose body lies within the file. The body is not verified.
     Record { offset: u64, header: RecordHeader },
+    /// The header of a footer that checks out and lies within the file. The body is not verified.
+    Footer { offset: u64, header: FooterHeader },
     /// No record starts here, up to the next one or the end of the file.
     Hole { offset: u64, bytes: u64 },
 }
@@ -26,12 +33,30 @@ pub(crate) struct Scanner<'a, F> {
     end: u64,
     window: Vec<u8>,
     window_start: u64,
+    /// How much the next read takes in.
+    ahead: usize,
 }
 
 impl<'a, F: StorageFile> Scanner<'a, F> {
     /// `end`: the file's length.
     pub(crate) fn new(file: &'a F, seed: u32, end: u64) -> Self {
-        Self { file, seed, at: SEGMENT_HEADER_BYTES as u64, end, window: Vec::new(), window_start: 0 }
+        Self { file, seed, at: SEGMENT_HEADER_BYTES as u64, end, window: Vec::new(), window_start: 0, ahead: WINDOW_BYTES }
+    }
+
+    /// Whether a whole record of this sequence and length stands at `offset`.
+    pub(crate) fn is_record_whole(&mut self, offset: u64, sequence: u64, length: u32) -> io::Result<bool> {
+        match self.header_at(offset)? {
+            Some(Header::Record(header)) if (header.sequence, header.length) == (sequence, length) => self.is_body_whole(offset, &header),
+            _ => Ok(false),
+        }
+    }
+
+    /// The body of a footer; empty if it is not what was written.
+    pub(crate) fn is_footer_whole(&self, offset: u64, header: &FooterHeader) -> io::Result<bool> {
+        let mut body = vec![0; header.length as usize];
+        let got = self.file.read_at(&mut body, offset + RECORD_HEADER_BYTES as u64)?;
+        body.truncate(got);
+        Ok(header.is_body_whole(self.seed, offset, &body))
     }
 
     /// The next record or hole, or none at the end of the file.
@@ -40,10 +65,19 @@ impl<'a, F: StorageFile> Scanner<'a, F> {
             return Ok(None);
         }
         let offset = self.at;
-        if let Some(header) = self.header_at(offset)? {
-            self.at = offset + record_bytes(u64::from(header.length));
-            return Ok(Some(Found::Record { offset, header }));
+        match self.header_at(offset)? {
+            Some(Header::Record(header)) => {
+                self.at = offset + record_bytes(u64::from(header.length));
+                self.ahead = if header.length as usize >= WINDOW_BYTES / 2 { PEEK_BYTES } else { WINDOW_BYTES };
+                return Ok(Some(Found::Record { offset, header }));
+            }
+            Some(Header::Footer(header)) => {
+                self.at = offset + record_bytes(u64::from(header.length)) + TRAILER_BYTES;
+                return Ok(Some(Found::Footer { offset, header }));
+            }
+            None => {}
         }
+        self.ahead = WINDOW_BYTES;
         self.at = self.resume_behind(offset)?;
         Ok(Some(Found::Hole { offset, bytes: self.at - offset }))
     }
@@ -77,17 +111,20 @@ impl<'a, F: StorageFile> Scanner<'a, F> {
         Ok(self.end)
     }
 
-    fn header_at(&mut self, offset: u64) -> io::Result<Option<RecordHeader>> {
+    fn header_at(&mut self, offset: u64) -> io::Result<Option<Header>> {
         let (seed, end) = (self.seed, self.end);
-        let header = decode_record_header(self.view(offset, RECORD_HEADER_BYTES)?, seed, offset);
-        Ok(header.filter(|header| offset + record_bytes(u64::from(header.length)) <= end))
+        let header = decode_header(self.view(offset, RECORD_HEADER_BYTES)?, seed, offset);
+        Ok(header.filter(|header| match header {
+            Header::Record(header) => offset + record_bytes(u64::from(header.length)) <= end,
+            Header::Footer(header) => offset + record_bytes(u64::from(header.length)) + TRAILER_BYTES <= end,
+        }))
     }
 
     /// Up to `length` bytes at `offset`; fewer only at the end of the file.
     fn view(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
         let held = self.window_start..self.window_start + self.window.len() as u64;
         if offset < held.start || offset + length as u64 > held.end {
-            let wanted = self.end.saturating_sub(offset).min(WINDOW_BYTES as u64) as usize;
+            let wanted = self.end.saturating_sub(offset).min(self.ahead.max(length) as u64) as usize;
             self.window.resize(wanted, 0);
             let got = self.file.read_at(&mut self.window, offset)?;
             self.window.truncate(got);

@@ -1,5 +1,7 @@
 //! Finds the records of one class, decides what is torn and what is damaged, and repairs what can be repaired in place.
 //!
+//! - A segment with a successor was synced before that was created: if it has a whole footer, the footer names its records and none
+//!   of them is visited. The last segment of a class is walked, and so is one without a whole footer.
 //! - A record that the checkpoint names was durable before it, so its header suffices: its body is verified when it is read. Any other
 //!   counts if its body is whole.
 //! - What follows the last whole record of the last segment was being written when the process ended, and was never acknowledged: it
@@ -15,7 +17,8 @@ use vocabulary::Class;
 
 use crate::damage::{Damage, DamageKind};
 use crate::error::OpenError;
-use crate::format::{RecordHeader, SEGMENT_HEADER_BYTES, record_bytes};
+use crate::footer::{Rows, TRAILER_BYTES, read_footer};
+use crate::format::{FooterHeader, RecordHeader, SEGMENT_HEADER_BYTES, SEGMENT_RECORDS_MAX, VERSION, record_bytes};
 use crate::index::{Entry, Segment};
 use crate::log::Tail;
 use crate::recovery::{Candidate, Survey};
@@ -32,6 +35,7 @@ pub(crate) struct SweptClass<F> {
 }
 
 /// What one segment holds.
+#[derive(Default)]
 struct Swept {
     records: Vec<(Entry, Stored)>,
     /// Bad bytes with a whole record somewhere behind them.
@@ -44,6 +48,8 @@ struct Swept {
     highest: u64,
     /// Whether a record is here that no checkpoint knows.
     is_fresh: bool,
+    /// Whether it ends with a whole footer.
+    is_sealed: bool,
 }
 
 /// Sweeps a class. Raises the checkpoint's next sequence above whatever the disk has seen.
@@ -56,9 +62,10 @@ pub(crate) fn sweep_class<S: Storage>(
     candidates.sort_by(|one, other| (one.id.creation, &one.name).cmp(&(other.id.creation, &other.name)));
     let nothing = IdRanges::default();
     let known = checkpoint.as_ref().and_then(|checkpoint| checkpoint.stored.get(class.index())).unwrap_or(&nothing);
+    let last = candidates.len().saturating_sub(1);
     let mut sweeps = Vec::with_capacity(candidates.len());
-    for candidate in candidates {
-        let swept = sweep_segment(&candidate, known).map_err(survey.read_error(&candidate.name))?;
+    for (position, candidate) in candidates.into_iter().enumerate() {
+        let swept = sweep_segment(&candidate, known, position < last).map_err(survey.read_error(&candidate.name))?;
         sweeps.push((candidate, swept));
     }
     let mut found: Vec<(usize, Entry, Stored)> = Vec::new();
@@ -75,15 +82,21 @@ pub(crate) fn sweep_class<S: Storage>(
     }
 
     let mut class_log = SweptClass { segments: Vec::new(), tail: None, stored: Vec::new() };
-    let last = sweeps.len().saturating_sub(1);
-    for (position, (candidate, swept)) in sweeps.into_iter().enumerate() {
-        let entries: Vec<Entry> = found.iter().filter(|(holder, ..)| *holder == position).map(|(_, entry, _)| *entry).collect();
+    let mut by_holder: Vec<Vec<(Entry, &Stored)>> = sweeps.iter().map(|_| Vec::new()).collect();
+    for (holder, entry, stored) in &found {
+        by_holder.get_mut(*holder).into_iter().for_each(|records| records.push((*entry, stored)));
+    }
+    for (position, ((candidate, swept), mut records)) in sweeps.into_iter().zip(by_holder).enumerate() {
         let may_be_torn = position == last && !is_missing;
+        let may_grow = position == last && candidate.version == Some(VERSION) && !swept.is_sealed && records.len() < SEGMENT_RECORDS_MAX;
         let Some(segment) = repair(survey, candidate, swept, may_be_torn)? else { continue };
-        segment.publish(&entries);
+        segment.publish(records.iter().map(|(entry, _)| *entry));
         let (bytes, is_damaged) = (segment.bytes.load(Ordering::Relaxed), segment.is_damaged.load(Ordering::Relaxed));
-        if position == last && !is_damaged && bytes < survey.segment_bytes {
-            class_log.tail = Some(Tail::resume(Arc::clone(&segment), bytes));
+        if may_grow && !is_damaged && bytes < survey.segment_bytes {
+            records.sort_by_key(|(entry, _)| entry.offset);
+            let mut rows = Rows::default();
+            records.iter().for_each(|(entry, stored)| rows.push(entry, stored));
+            class_log.tail = Some(Tail::resume(Arc::clone(&segment), class, bytes, rows));
         }
         class_log.segments.push(segment);
     }
@@ -91,14 +104,30 @@ pub(crate) fn sweep_class<S: Storage>(
     Ok(class_log)
 }
 
-fn sweep_segment<F: StorageFile>(candidate: &Candidate<F>, known: &IdRanges) -> std::io::Result<Swept> {
-    let whole_end = SEGMENT_HEADER_BYTES as u64;
-    let mut swept = Swept { records: Vec::new(), damage: Vec::new(), tail: Vec::new(), whole_end, highest: 0, is_fresh: false };
+fn sweep_segment<F: StorageFile>(candidate: &Candidate<F>, known: &IdRanges, has_successor: bool) -> std::io::Result<Swept> {
+    let (class, seed, bytes) = (candidate.id.class, candidate.id.seed(), candidate.bytes);
+    let sealed = if has_successor { read_footer(&candidate.file, class, seed, bytes)? } else { None };
+    match sealed {
+        Some(records) => {
+            let highest = records.iter().map(|(entry, _)| entry.sequence).max().unwrap_or(0);
+            Ok(Swept { records, highest, whole_end: bytes, is_sealed: true, ..Swept::default() })
+        }
+        None => walk_segment(candidate, known),
+    }
+}
+
+fn walk_segment<F: StorageFile>(candidate: &Candidate<F>, known: &IdRanges) -> std::io::Result<Swept> {
+    let mut swept = Swept { whole_end: SEGMENT_HEADER_BYTES as u64, ..Swept::default() };
     let mut scanner = Scanner::new(&candidate.file, candidate.id.seed(), candidate.bytes);
     while let Some(found) = scanner.next()? {
         let (offset, header) = match found {
             Found::Hole { offset, bytes } => {
                 swept.tail.push(Damage { file: candidate.name.clone(), offset, bytes, kind: DamageKind::Hole, lost: None });
+                continue;
+            }
+            Found::Footer { offset, header } => {
+                let is_whole = scanner.is_footer_whole(offset, &header)?;
+                swept.seal(candidate, offset, &header, is_whole);
                 continue;
             }
             Found::Record { offset, header } => (offset, header),
@@ -117,6 +146,17 @@ fn sweep_segment<F: StorageFile>(candidate: &Candidate<F>, known: &IdRanges) -> 
 }
 
 impl Swept {
+    /// A footer was met: with nothing but whole records before it, it ends the segment.
+    fn seal<F>(&mut self, candidate: &Candidate<F>, offset: u64, header: &FooterHeader, is_whole: bool) {
+        let bytes = record_bytes(u64::from(header.length)) + TRAILER_BYTES;
+        if !is_whole {
+            self.tail.push(Damage { file: candidate.name.clone(), offset, bytes, kind: DamageKind::Footer, lost: None });
+        } else if self.tail.is_empty() && offset == self.whole_end {
+            self.is_sealed = true;
+            self.whole_end = offset + bytes;
+        }
+    }
+
     fn take(&mut self, class: Class, offset: u32, header: &RecordHeader, is_known: bool) {
         self.damage.append(&mut self.tail);
         self.whole_end = u64::from(offset) + record_bytes(u64::from(header.length));
@@ -138,7 +178,8 @@ fn repair<S: Storage>(
     swept: Swept,
     may_be_torn: bool,
 ) -> Result<Option<Arc<Segment<S::File>>>, OpenError> {
-    let Candidate { name, id, file, bytes, is_header_whole } = candidate;
+    let Candidate { name, id, file, bytes, version } = candidate;
+    let is_header_whole = version.is_some();
     let has_records = swept.whole_end > SEGMENT_HEADER_BYTES as u64;
     if !is_header_whole && !has_records {
         if bytes == 0 || may_be_torn {

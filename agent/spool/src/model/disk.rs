@@ -46,6 +46,7 @@ struct State {
     failing_writes: usize,
     /// How many reads will fail from here on.
     failing_reads: usize,
+    bytes_read: usize,
 }
 
 #[derive(Clone, Default)]
@@ -177,6 +178,12 @@ impl ModelDisk {
     #[must_use]
     pub fn steps_done(&self) -> usize {
         self.state(|state| state.steps_done)
+    }
+
+    /// How much was read so far.
+    #[must_use]
+    pub fn bytes_read(&self) -> usize {
+        self.state(|state| state.bytes_read)
     }
 
     /// Bytes by which files may grow until the volume is full; none means without end.
@@ -321,6 +328,7 @@ impl StorageFile for ModelFile {
             let rest = content.get(offset as usize..).unwrap_or_default();
             let length = rest.len().min(target.len());
             target[..length].copy_from_slice(&rest[..length]);
+            state.bytes_read += length;
             Ok(length)
         })
     }

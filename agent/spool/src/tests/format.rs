@@ -1,17 +1,22 @@
-//! The layout of a segment against a file of format version 1 that is kept for ever, and against hostile lengths.
+//! The layout of a segment against files of every format version, which are kept for ever, and against hostile lengths.
 
+use pipeline::Stored;
 use vocabulary::{Class, Signal};
 
 use super::{BUFFER, append, body, id};
+use crate::footer::{Rows, read_footer};
 use crate::format::{
     SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, decode_record_header, decode_segment_header, encode_record, parse_segment_name,
 };
+use crate::index::Entry;
 use crate::model::ModelDisk;
 use crate::scan::{Found, Scanner};
 use crate::storage::Storage;
 
 /// A segment with records 1 and 2 of class High, bodies of 5 and 40 bytes.
 const VERSION_1: &[u8] = include_bytes!("fixtures/version-1.segment");
+/// The same, sealed.
+const VERSION_2: &[u8] = include_bytes!("fixtures/version-2.segment");
 const SEGMENT: SegmentId = SegmentId { buffer: BUFFER, class: Class::High, creation: 0x1234 };
 
 fn encoded() -> Vec<u8> {
@@ -25,6 +30,29 @@ fn encoded() -> Vec<u8> {
     file
 }
 
+/// The records as a footer has them.
+fn listed() -> Vec<(Entry, Stored)> {
+    let listed = |(sequence, offset, length)| {
+        let stored = append(id(Class::High, sequence), &vec![0; length as usize]).stored();
+        (Entry { sequence, offset, length }, stored)
+    };
+    [(1, 64, 5), (2, 128, 40)].into_iter().map(listed).collect()
+}
+
+fn sealed() -> Vec<u8> {
+    let mut file = encoded();
+    let mut rows = Rows::default();
+    listed().iter().for_each(|(entry, stored)| rows.push(entry, stored));
+    rows.encode(Class::High, SEGMENT.seed(), file.len() as u64, &mut file);
+    file
+}
+
+fn footer_of(content: &[u8]) -> Option<Vec<(Entry, Stored)>> {
+    let disk = ModelDisk::default();
+    disk.place("file", content);
+    read_footer(&disk.open("file").unwrap(), Class::High, SEGMENT.seed(), content.len() as u64).unwrap()
+}
+
 fn walk(content: &[u8]) -> Vec<Found> {
     let disk = ModelDisk::default();
     disk.place("file", content);
@@ -32,8 +60,10 @@ fn walk(content: &[u8]) -> Vec<Found> {
     let mut scanner = Scanner::new(&file, SEGMENT.seed(), content.len() as u64);
     let mut found = Vec::new();
     while let Some(next) = scanner.next().unwrap() {
-        if let Found::Record { offset, header } = next {
-            assert!(scanner.is_body_whole(offset, &header).unwrap());
+        match next {
+            Found::Record { offset, header } => assert!(scanner.is_body_whole(offset, &header).unwrap()),
+            Found::Footer { offset, header } => assert!(scanner.is_footer_whole(offset, &header).unwrap()),
+            Found::Hole { .. } => {}
         }
         found.push(next);
     }
@@ -41,17 +71,37 @@ fn walk(content: &[u8]) -> Vec<Found> {
 }
 
 #[test]
-fn a_segment_of_version_1_is_read_and_still_written_byte_for_byte() {
-    assert_eq!(decode_segment_header(VERSION_1), SegmentHeader::Known(SEGMENT));
-    let records: Vec<(u64, u32, Signal)> = walk(VERSION_1)
-        .into_iter()
-        .map(|found| match found {
-            Found::Record { header, .. } => (header.sequence, header.length, header.signal),
-            Found::Hole { .. } => panic!("the fixture has no hole"),
-        })
-        .collect();
-    assert_eq!(records, [(1, 5, Signal::Logs), (2, 40, Signal::Logs)]);
-    assert_eq!(encoded(), VERSION_1);
+fn a_segment_of_either_version_is_read_and_the_newest_still_written_byte_for_byte() {
+    for (version, content) in [(1, VERSION_1), (2, VERSION_2)] {
+        assert_eq!(decode_segment_header(content), SegmentHeader::Known(SEGMENT, version));
+        let records: Vec<(u64, u32, Signal)> = walk(content)
+            .into_iter()
+            .filter_map(|found| match found {
+                Found::Record { header, .. } => Some((header.sequence, header.length, header.signal)),
+                Found::Footer { .. } => None,
+                Found::Hole { .. } => panic!("the fixtures have no hole"),
+            })
+            .collect();
+        assert_eq!(records, [(1, 5, Signal::Logs), (2, 40, Signal::Logs)]);
+    }
+    assert_eq!((footer_of(VERSION_1), footer_of(VERSION_2)), (None, Some(listed())));
+    assert_eq!(sealed(), VERSION_2);
+}
+
+#[test]
+fn a_footer_that_is_damaged_or_cut_or_another_segments_is_none() {
+    let whole = sealed();
+    let start = encoded().len();
+    for at in start..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        assert_eq!(footer_of(&damaged), None, "byte {at}");
+        assert_eq!(footer_of(&whole[..at]), None, "cut at {at}");
+    }
+    let disk = ModelDisk::default();
+    disk.place("file", &whole);
+    let recycled = SegmentId { creation: SEGMENT.creation + 1, ..SEGMENT };
+    assert_eq!(read_footer(&disk.open("file").unwrap(), Class::High, recycled.seed(), whole.len() as u64).unwrap(), None);
 }
 
 #[test]
