@@ -151,6 +151,13 @@ impl<F: StorageFile> Tail<F> {
         is_cut
     }
 
+    /// As `roll_back`, for a segment that takes no more records: the cut is synced as far as the disk allows, for another segment
+    /// will follow, and what a loss of power left of the group would be taken for damage there.
+    fn give_up(&mut self) {
+        self.roll_back();
+        self.segment.file.sync().ok();
+    }
+
     fn publish(&mut self) {
         self.segment.publish(self.pending.drain(..));
         self.committed = self.written;
@@ -339,7 +346,7 @@ impl<S: Storage> Log<S> {
         if synced.is_err() {
             // At once, not at the commit that will fail: a process that is killed before it would find in the page cache, and
             // believe, what is not on disk.
-            tail.roll_back();
+            tail.give_up();
         }
         self.closing.push(tail);
         synced.map_err(|source| {
@@ -377,12 +384,12 @@ impl<S: Storage> Log<S> {
     /// After a failed sync: the group is forgotten and none of its segments takes another record.
     fn abandon(&mut self) {
         for tail in &mut self.closing {
-            tail.roll_back();
+            tail.give_up();
         }
         self.closing.clear();
         for slot in &mut self.tails {
             if let Some(tail) = slot.take_if(|tail| tail.is_touched()).as_mut() {
-                tail.roll_back();
+                tail.give_up();
             }
         }
     }

@@ -233,6 +233,8 @@ impl<S: Storage> Survey<'_, S> {
         match written {
             // A buffer that is known by its segments opens on a full disk too; the file is tried again at the next start.
             Err(source) if !(is_adopted && is_full(&source)) => {
+                // After a failed sync the page cache shows what the disk may never get: the next start must not believe it.
+                self.storage.remove(IDENTITY_NAME).ok();
                 Err(OpenError::WriteIdentity { path: self.storage.path(IDENTITY_NAME), source })
             }
             _ => Ok(()),

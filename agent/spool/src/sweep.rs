@@ -202,7 +202,9 @@ fn repair<S: Storage>(
     } else {
         damage.extend(swept.tail);
     }
-    if swept.is_fresh || kept_bytes != bytes {
+    // The last segment may have been cut by a process that was killed before it synced the cut. Others will follow it, and what a
+    // loss of power brought back then would be taken for damage.
+    if swept.is_fresh || may_be_torn || kept_bytes != bytes {
         file.sync().map_err(|source| OpenError::Sync { path: survey.storage.path(&name), source })?;
     }
     let path = survey.storage.path(&name);

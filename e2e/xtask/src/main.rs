@@ -50,6 +50,12 @@ enum Task {
         #[arg(long, value_name = "SUITE")]
         only: Vec<String>,
     },
+    /// Simulates the agent's engine and disk log: `--seeds N [--from S]`, or one seed with `--seed S [--requests R] [--trace]`.
+    Sim {
+        /// Passed on to the simulation.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Makes, removes and shows this checkout's cluster.
     Cluster {
         #[command(subcommand)]
@@ -106,6 +112,7 @@ fn run(task: Task) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Task::Sim { arguments } => suites::simulate(&places, &arguments)?,
         Task::Cluster { action } => on_cluster(&places, &action)?,
         Task::Ebpf => ebpf::build(&places)?,
         Task::Images => build_images(&places)?,

@@ -28,7 +28,7 @@ struct Suite {
     run: fn(&Places) -> Result<Outcome>,
 }
 
-const SUITES: [Suite; 12] = [
+const SUITES: [Suite; 13] = [
     Suite { name: "format", next_step: "cargo fmt --all", run: format },
     Suite { name: "clippy", next_step: "cargo clippy --workspace --all-targets", run: clippy },
     Suite { name: "tidy", next_step: "mend the lines above; the rules stand in docs/style.md", run: tidy },
@@ -37,6 +37,11 @@ const SUITES: [Suite; 12] = [
     Suite { name: "gen", next_step: "cargo xtask gen", run: generated },
     Suite { name: "chart", next_step: "cargo xtask gen --bless-chart, and read the difference", run: chart },
     Suite { name: "unit", next_step: "cargo test -p PACKAGE TEST", run: unit },
+    Suite {
+        name: "sim",
+        next_step: "replay the seed with the line above; what it finds becomes a test of the crate it lies in",
+        run: simulation,
+    },
     Suite { name: "kernel", next_step: "run the failing test as root; target/bpf/agent-ebpf is what it loads", run: kernel },
     Suite { name: "standalone", next_step: "cargo xtask demo --standalone", run: standalone },
     Suite { name: "crds", next_step: "cargo xtask cluster status", run: crds },
@@ -174,6 +179,17 @@ fn unit(places: &Places) -> Result<Outcome> {
     cargo_test(places, "unit", &[], Echo::TestResults, &[])?;
     places.cargo().args(["test", "-p", "xtask"]).shown_ok(&places.log("unit"), Echo::TestResults)?;
     Ok(Outcome::Passed)
+}
+
+fn simulation(places: &Places) -> Result<Outcome> {
+    simulate(places, &[])?;
+    Ok(Outcome::Passed)
+}
+
+/// Runs the seeded simulation; without arguments the seeds of every run.
+pub(crate) fn simulate(places: &Places, arguments: &[String]) -> Result<()> {
+    release::build_programs(places)?;
+    places.run(&places.built("sim").to_string_lossy()).args(arguments).shown_ok(&places.log("sim"), Echo::Everything)
 }
 
 fn kernel(places: &Places) -> Result<Outcome> {

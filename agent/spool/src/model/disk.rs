@@ -168,6 +168,14 @@ impl ModelDisk {
         self.state(|state| state.steps_left = Some(steps));
     }
 
+    /// Every fault ends: there is power and room, and nothing fails.
+    pub fn heal(&self) {
+        self.state(|state| {
+            (state.steps_left, state.room) = (None, None);
+            (state.failing_syncs, state.failing_writes, state.failing_reads) = (0, 0, 0);
+        });
+    }
+
     /// Whether the power went: an operation was tried without it.
     #[must_use]
     pub fn is_dark(&self) -> bool {

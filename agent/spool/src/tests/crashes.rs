@@ -217,3 +217,62 @@ fn recovery_may_itself_be_cut_off_anywhere() {
         });
     }
 }
+
+#[test]
+fn an_identity_whose_sync_failed_is_written_again_at_the_next_start() {
+    let disk = ModelDisk::default();
+    disk.fail_syncs(1);
+    assert!(recovery::open(disk.clone(), super::PIPELINE, super::BUFFER, 160).is_err());
+    let (mut log, _) = open(&disk, 160);
+    let first = id(Class::Normal, 1);
+    log.append(&append(first, b"one")).unwrap();
+    log.commit().unwrap();
+    drop(log);
+    let (_, recovery) = open(&disk.crash(&mut |_| 0), 160);
+    assert_eq!((recovery.damage.len(), recovery.recovered.stored.len()), (0, 1), "{:?}", recovery.damage);
+}
+
+#[test]
+fn a_group_cut_off_after_a_failed_sync_is_no_damage_after_a_loss_of_power() {
+    let disk = ModelDisk::default();
+    let (mut log, _) = open(&disk, 4096);
+    let mut store = |disk: &ModelDisk, classes: &[Class], first: u64, fails: bool| {
+        for (class, sequence) in classes.iter().zip(first..) {
+            let id = id(*class, sequence);
+            log.append(&append(id, &body(id, 20))).unwrap();
+        }
+        disk.fail_syncs(usize::from(fails));
+        assert_eq!(log.commit().is_err(), fails);
+    };
+    store(&disk, &[Class::Normal, Class::Critical], 1, false);
+    store(&disk, &[Class::Normal, Class::Critical], 3, true);
+    store(&disk, &[Class::Normal], 5, false);
+    for_every_choice(|choose| {
+        let (_, recovery) = open(&disk.crash(choose), 4096);
+        assert_eq!(recovery.damage, [], "a crash is no damage");
+        let found: Vec<RecordId> = recovery.recovered.stored.iter().map(|stored| stored.id).collect();
+        assert!([id(Class::Normal, 1), id(Class::Critical, 2), id(Class::Normal, 5)].iter().all(|id| found.contains(id)), "{found:?}");
+    });
+}
+
+#[test]
+fn a_cut_that_a_killed_process_did_not_sync_is_no_damage_after_a_loss_of_power() {
+    let disk = ModelDisk::default();
+    let (mut log, _) = open(&disk, 160);
+    let [first, second] = [id(Class::Normal, 1), id(Class::Normal, 2)];
+    log.append(&append(first, &body(first, 90))).unwrap();
+    log.commit().unwrap();
+    log.write_checkpoint(&checkpoint(1, ranges(&BTreeSet::from([first])), Default::default())).unwrap();
+    // Closing the full segment writes half of its footer, and cuts that off.
+    disk.set_room(Some(30));
+    assert!(log.append(&append(second, &body(second, 90))).is_err());
+    drop(log);
+    disk.set_room(None);
+    let (mut log, _) = open(&disk, 160);
+    log.append(&append(second, &body(second, 90))).unwrap();
+    log.commit().unwrap();
+    for_every_choice(|choose| {
+        let (_, recovery) = open(&disk.crash(choose), 160);
+        assert_eq!((recovery.damage.as_slice(), recovery.recovered.stored.len()), ([].as_slice(), 2));
+    });
+}

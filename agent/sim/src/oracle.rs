@@ -1,0 +1,307 @@
+//! The judge outside all faults: it knows what was sent, what was promised, what arrived, and says what must be true of it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use pipeline::{Books, Checkpoint, Outcome, Persist, RecordId, Recovered, Send};
+use vocabulary::{Class, ClassCounts, DropReason, Signal};
+
+use crate::coverage::{Coverage, Sometimes};
+use crate::items::{Unit, decode};
+use crate::tally::{self, Tally};
+
+/// What was promised for a unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Promise {
+    #[default]
+    None,
+    /// Acknowledged from memory: lost only with a process that ends without warning, and counted.
+    Memory,
+    /// Acknowledged from disk.
+    Durable,
+}
+
+/// What is known of one record.
+struct Record {
+    body: bytes::Bytes,
+    signal: Signal,
+    counts: ClassCounts,
+}
+
+/// A checkpoint that was handed out, with the tally of that instant.
+struct Snapshot {
+    generation: u64,
+    /// Position in the order of everything that was counted.
+    moment: u64,
+    tally: Tally,
+}
+
+pub(crate) struct Oracle {
+    units: Vec<Unit>,
+    promises: Vec<Promise>,
+    /// Per destination and unit: how often it arrived, and whether it was rejected.
+    arrived: Vec<Vec<u16>>,
+    rejected: Vec<Vec<bool>>,
+    takes: Vec<Vec<Signal>>,
+    records: BTreeMap<RecordId, Record>,
+    /// Records whose place in the books is decided, and when that was.
+    counted: BTreeMap<RecordId, u64>,
+    /// Durable, and not yet given back to the disk.
+    kept: BTreeSet<RecordId>,
+    moment: u64,
+    pub(crate) tally: Tally,
+    snapshots: VecDeque<Snapshot>,
+    durable: Option<Checkpoint>,
+    published: Option<Books>,
+    /// Per destination, within this life.
+    settled: Vec<BTreeSet<RecordId>>,
+    /// Settled in an earlier life that no checkpoint proved.
+    undone: Vec<BTreeSet<RecordId>>,
+    in_flight: Vec<BTreeSet<RecordId>>,
+}
+
+impl Oracle {
+    pub(crate) fn new(takes: Vec<Vec<Signal>>) -> Self {
+        let destinations = takes.len();
+        Self {
+            units: Vec::new(),
+            promises: Vec::new(),
+            arrived: vec![Vec::new(); destinations],
+            rejected: vec![Vec::new(); destinations],
+            takes,
+            records: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            moment: 0,
+            tally: Tally::new(destinations),
+            snapshots: VecDeque::new(),
+            durable: None,
+            published: None,
+            settled: vec![BTreeSet::new(); destinations],
+            undone: vec![BTreeSet::new(); destinations],
+            in_flight: vec![BTreeSet::new(); destinations],
+        }
+    }
+
+    /// A unit that will be sent.
+    pub(crate) fn make(&mut self, signal: Signal, class: Class) -> Unit {
+        let unit = Unit { signal, class, number: self.units.len() as u64 };
+        self.units.push(unit);
+        self.promises.push(Promise::None);
+        self.arrived.iter_mut().for_each(|arrived| arrived.push(0));
+        self.rejected.iter_mut().for_each(|rejected| rejected.push(false));
+        unit
+    }
+
+    pub(crate) fn unit(&self, number: u64) -> Option<Unit> {
+        self.units.get(usize::try_from(number).ok()?).copied()
+    }
+
+    /// A client is told that its request was taken, `shed` excepted; the records of `durable` classes were synced before.
+    pub(crate) fn promise(&mut self, units: &[Unit], shed: &ClassCounts, durable: &ClassCounts) {
+        for class in Class::ALL {
+            let of_class = || units.iter().filter(|unit| unit.class == class);
+            let items: u32 = of_class().map(|unit| unit.items()).sum();
+            assert!(shed[class] == 0 || shed[class] == items, "a part of a class was shed: {} of {items}", shed[class]);
+            if shed[class] > 0 {
+                continue;
+            }
+            let promise = if durable[class] > 0 { Promise::Durable } else { Promise::Memory };
+            for unit in of_class() {
+                let slot = &mut self.promises[unit.number as usize];
+                *slot = (*slot).max(promise);
+            }
+        }
+    }
+
+    /// The books know from here on what became of the record that was to be stored.
+    pub(crate) fn note_stored(&mut self, record: &Persist, is_stored: bool) {
+        self.moment += 1;
+        self.counted.insert(record.id, self.moment);
+        if is_stored {
+            self.kept.insert(record.id);
+            self.name(record.id, &record.body, record.signal, record.counts);
+        }
+    }
+
+    /// A name stands for one content for ever.
+    fn name(&mut self, id: RecordId, body: &bytes::Bytes, signal: Signal, counts: ClassCounts) {
+        let record = self.records.entry(id).or_insert_with(|| Record { body: body.clone(), signal, counts });
+        assert!(record.body == *body && record.signal == signal && record.counts == counts, "{id:?} names two records");
+    }
+
+    /// The engine hands a record out to be sent.
+    pub(crate) fn note_send(&mut self, destination: usize, send: &Send, body: Option<&bytes::Bytes>, coverage: &mut Coverage) {
+        let id = send.id;
+        assert!(self.takes[destination].contains(&send.signal), "{id:?} is sent to a destination that does not take its signal");
+        assert!(self.in_flight[destination].insert(id), "{id:?} is on its way twice");
+        assert!(!self.settled[destination].contains(&id), "{id:?} is sent again after it was settled");
+        let proved = self.durable.as_ref().is_some_and(|durable| durable.settled[destination].1[id.class.index()].contains(id.sequence));
+        assert!(!proved, "{id:?} is sent again although a durable checkpoint settled it");
+        if self.undone[destination].contains(&id) {
+            coverage.note(Sometimes::SettledAgain);
+        }
+        if let Some(body) = body {
+            self.name(id, body, send.signal, send.counts);
+        }
+    }
+
+    pub(crate) fn note_landed(&mut self, destination: usize, id: RecordId, is_settled: bool) {
+        assert!(self.in_flight[destination].remove(&id), "{id:?} was not on its way");
+        if is_settled {
+            self.settled[destination].insert(id);
+        }
+    }
+
+    /// A send was settled by what the destination answered.
+    pub(crate) fn note_settled(&mut self, destination: usize, id: RecordId, outcome: Outcome) {
+        let Some(Record { signal, counts, body }) = self.records.get(&id) else { return };
+        match outcome {
+            Outcome::Delivered => self.tally.settle(destination, *signal, counts, 0),
+            Outcome::Partial { rejected } => self.tally.settle(destination, *signal, counts, rejected),
+            Outcome::Rejected => self.tally.settle(destination, *signal, counts, counts.total()),
+            Outcome::Retry { .. } | Outcome::Failed | Outcome::TooLarge | Outcome::Unreadable | Outcome::LocalFault => {}
+        }
+        if outcome == Outcome::Rejected {
+            let units = decode(*signal, body, |number| self.unit(number));
+            self.note_arrived(destination, &units, units.len());
+        }
+    }
+
+    /// A destination received these, and rejects the last `rejected` of them.
+    pub(crate) fn note_arrived(&mut self, destination: usize, units: &[Unit], rejected: usize) {
+        let taken = units.len() - rejected;
+        for unit in &units[..taken] {
+            let count = &mut self.arrived[destination][unit.number as usize];
+            *count = count.saturating_add(1);
+        }
+        for unit in &units[taken..] {
+            self.rejected[destination][unit.number as usize] = true;
+        }
+    }
+
+    pub(crate) fn note_checkpoint(&mut self, checkpoint: &Checkpoint) {
+        self.moment += 1;
+        self.snapshots.push_back(Snapshot { generation: checkpoint.generation, moment: self.moment, tally: self.tally.clone() });
+    }
+
+    /// A checkpoint is durable; `released` may be deleted, and `published` is what users see from here on.
+    pub(crate) fn note_durable(&mut self, checkpoint: Checkpoint, released: &[pipeline::IdRanges; Class::COUNT], published: &Books) {
+        self.kept.retain(|id| !released[id.class.index()].contains(id.sequence));
+        self.snapshots.retain(|snapshot| snapshot.generation >= checkpoint.generation);
+        self.durable = Some(checkpoint);
+        self.note_published(published);
+    }
+
+    fn note_published(&mut self, published: &Books) {
+        if let Some(before) = &self.published {
+            tally::is_monotone(before, published);
+        }
+        self.published = Some(published.clone());
+    }
+
+    /// The process ended, in whatever way.
+    pub(crate) fn note_end(&mut self, has_disk: bool) {
+        for (settled, undone) in self.settled.iter_mut().zip(&mut self.undone) {
+            undone.append(settled);
+        }
+        self.in_flight.iter_mut().for_each(BTreeSet::clear);
+        if !has_disk {
+            (self.published, self.tally) = (None, Tally::new(self.takes.len()));
+            self.records.clear();
+        }
+    }
+
+    /// A disk was opened: everything that was promised from it must be there.
+    pub(crate) fn note_recovered(&mut self, recovered: &Recovered, coverage: &mut Coverage) {
+        let found: BTreeSet<RecordId> = recovered.stored.iter().map(|stored| stored.id).collect();
+        let generation = recovered.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.generation);
+        let durable_generation = self.durable.as_ref().map_or(0, |durable| durable.generation);
+        assert!(generation >= durable_generation, "the durable checkpoint {durable_generation} is gone, {generation} was found");
+        let position = self.snapshots.iter().rposition(|snapshot| snapshot.generation == generation);
+        let (tally, moment) = match position.and_then(|position| self.snapshots.get(position)) {
+            Some(snapshot) => (snapshot.tally.clone(), snapshot.moment),
+            None => {
+                assert_eq!(generation, 0, "a checkpoint was found that was never written");
+                (Tally::new(self.takes.len()), 0)
+            }
+        };
+        let settled_by = |id: RecordId, all: bool| {
+            let Some(checkpoint) = &recovered.checkpoint else { return false };
+            let mut settled = checkpoint.settled.iter().map(|(_, ranges)| ranges[id.class.index()].contains(id.sequence));
+            if all { settled.all(|is_settled| is_settled) } else { settled.any(|is_settled| is_settled) }
+        };
+        for id in &self.kept {
+            assert!(found.contains(id) || settled_by(*id, true), "{id:?} was durable, nobody settled it, and it is gone");
+        }
+        self.kept.retain(|id| found.contains(id));
+        self.tally = tally;
+        self.moment += 1;
+        for stored in &recovered.stored {
+            let is_counted = self.counted.get(&stored.id).is_some_and(|at| *at <= moment);
+            // The final flush stores what was counted long before; the checkpoint knows it if some destination needs it no more.
+            if is_counted || settled_by(stored.id, false) {
+                continue;
+            }
+            coverage.note(Sometimes::FoundUnacknowledged);
+            tally::add(&mut self.tally.received, stored.signal, &stored.counts);
+            if !self.takes.iter().any(|takes| takes.contains(&stored.signal)) {
+                tally::add(&mut self.tally.filtered, stored.signal, &stored.counts);
+            }
+            self.counted.insert(stored.id, self.moment);
+            self.kept.insert(stored.id);
+        }
+        // Whatever was counted after the checkpoint and is not there will never be.
+        self.counted.retain(|id, at| *at <= moment || found.contains(id));
+        self.snapshots = VecDeque::from([Snapshot { generation, moment: self.moment, tally: self.tally.clone() }]);
+        self.durable = recovered.checkpoint.clone();
+    }
+
+    /// The engine took over what was found.
+    pub(crate) fn note_started(&mut self, books: &Books, published: &Books, has_disk: bool) {
+        self.tally.compare(books);
+        if has_disk {
+            self.note_published(published);
+        }
+    }
+
+    /// Nothing is held: whatever was promised has arrived, or a reason stands in the books.
+    /// `is_whole` says that the books know of everything: without a disk they begin with the process.
+    pub(crate) fn judge(&self, books: &Books, is_whole: bool) {
+        self.tally.compare(books);
+        let surplus = books.crash_volatile_bounds.1;
+        for (index, book) in books.destinations.iter().enumerate() {
+            let dropped = |wanted: &[DropReason]| -> u64 {
+                let cells = book.cells.iter().flatten();
+                cells.map(|cell| wanted.iter().map(|reason| cell.dropped[reason.index()]).sum::<u64>()).sum()
+            };
+            assert_eq!(dropped(&[DropReason::Corrupt]), 0, "no byte was damaged, and records are said to be corrupt at {}", book.name);
+            let lost = |promise: Promise| -> u64 {
+                let lost = self.units.iter().zip(&self.promises).filter(|(unit, promised)| {
+                    let at = unit.number as usize;
+                    let is_here = self.arrived[index][at] > 0 || self.rejected[index][at];
+                    **promised == promise && self.takes[index].contains(&unit.signal) && !is_here
+                });
+                lost.map(|(unit, _)| u64::from(unit.items())).sum()
+            };
+            let final_reasons = dropped(&[DropReason::RetryExhausted, DropReason::DiskError, DropReason::Expired, DropReason::Evicted]);
+            let durable = lost(Promise::Durable);
+            assert!(durable <= final_reasons, "{durable} durable items never arrived at {}, {final_reasons} were dropped", book.name);
+            let volatile = dropped(&[DropReason::CrashVolatile]).max(surplus) + dropped(&[DropReason::ForcedShutdown]);
+            let all = durable + lost(Promise::Memory);
+            assert!(
+                !is_whole || all <= final_reasons + volatile,
+                "{all} items never arrived at {}, {} were dropped",
+                book.name,
+                final_reasons + volatile
+            );
+        }
+    }
+
+    /// Whether all of these arrived wherever they had to.
+    pub(crate) fn all_arrived(&self, units: &[Unit]) -> bool {
+        units.iter().all(|unit| {
+            let destinations = self.takes.iter().zip(&self.arrived);
+            destinations.filter(|(takes, _)| takes.contains(&unit.signal)).all(|(_, arrived)| arrived[unit.number as usize] > 0)
+        })
+    }
+}

@@ -1,0 +1,203 @@
+//! The destinations, and the network before them: what becomes of a record that is sent, by the destination's mood.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use pipeline::{DestinationIndex, Outcome, Pipeline, Send};
+use spool::ReadError;
+use vocabulary::{DropReason, Signal};
+
+use crate::coverage::Sometimes;
+use crate::items::decode;
+use crate::plan::Mood;
+use crate::process::Flight;
+use crate::world::{Event, World};
+
+/// How long the agent waits for an answer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// A record on the wire.
+pub(crate) struct Arrival {
+    life: u32,
+    flight: u64,
+    destination: usize,
+    signal: Signal,
+    body: Bytes,
+}
+
+impl World {
+    /// Sends whatever the engine gives out.
+    pub(crate) fn send_all(&mut self) {
+        let now = self.engine_now();
+        for destination in 0..self.moods.len() {
+            loop {
+                let Some(process) = &mut self.process else { return };
+                let Some(send) = process.pipeline.poll_send(now, DestinationIndex(destination as u8)) else { break };
+                self.send(destination, &send);
+            }
+        }
+    }
+
+    fn send(&mut self, destination: usize, send: &Send) {
+        self.flights += 1;
+        let flight = self.flights;
+        let body = match &send.body {
+            Some(body) => Ok(body.clone()),
+            None => self.read_back(send),
+        };
+        self.oracle.note_send(destination, send, body.as_ref().ok(), &mut self.coverage);
+        self.say(|| format!("{:?} to destination {destination}, try {}", send.id, send.attempt));
+        if let Some(process) = &mut self.process {
+            process.flights.insert(flight, Flight { destination, id: send.id });
+        }
+        let life = self.lives;
+        let body = match body {
+            Ok(body) => body,
+            Err(outcome) => return self.plan_in(Duration::from_millis(1), Event::Land { life, flight, outcome }),
+        };
+        let arrival = Arrival { life, flight, destination, signal: send.signal, body };
+        let broken = Outcome::Retry { after: None };
+        let way = self.chance.millis(0, 30);
+        match self.moods[destination] {
+            Mood::Dead => {
+                self.coverage.note(Sometimes::PeerDead);
+                let after = if self.chance.percent(50) { way } else { ANSWER_TIME_MAX };
+                self.plan_in(after, Event::Land { life, flight, outcome: broken });
+            }
+            Mood::Flaky if self.chance.percent(40) => {
+                self.coverage.note(Sometimes::PeerFlaky);
+                if self.chance.percent(50) {
+                    self.plan_in(way, Event::Receive(Box::new(arrival)));
+                }
+                self.plan_in(way, Event::Land { life, flight, outcome: broken });
+            }
+            Mood::Slow => {
+                self.coverage.note(Sometimes::PeerSlow);
+                let slow = self.chance.millis(100, 5_000);
+                self.plan_in(slow, Event::Receive(Box::new(arrival)));
+                self.plan_in(ANSWER_TIME_MAX, Event::Land { life, flight, outcome: broken });
+            }
+            _ => {
+                self.plan_in(way, Event::Receive(Box::new(arrival)));
+                self.plan_in(ANSWER_TIME_MAX, Event::Land { life, flight, outcome: broken });
+            }
+        }
+    }
+
+    fn read_back(&mut self, send: &Send) -> Result<Bytes, Outcome> {
+        self.coverage.note(Sometimes::ReadBack);
+        if self.chance.permille(self.plan.rates.read_fails) {
+            self.disk.fail_reads(1);
+        }
+        let storage = self.process.as_ref().and_then(|process| process.storage.as_ref());
+        let Some(storage) = storage else { return Err(Outcome::Unreadable) };
+        let read = storage.spool.read(send.id);
+        self.disk.fail_reads(0);
+        match read {
+            Ok(body) => Ok(body),
+            Err(ReadError::NotFound { .. } | ReadError::Corrupt { .. }) => Err(Outcome::Unreadable),
+            Err(_) => {
+                self.coverage.note(Sometimes::ReadFailed);
+                Err(Outcome::LocalFault)
+            }
+        }
+    }
+
+    /// A record reaches its destination, whether or not anybody waits for the answer.
+    pub(crate) fn receive(&mut self, arrival: Arrival) {
+        let Arrival { life, flight, destination, signal, body } = arrival;
+        let is_waited_for = self.process.as_ref().is_some_and(|process| life == self.lives && process.flights.contains_key(&flight));
+        if !is_waited_for {
+            self.coverage.note(if life == self.lives && self.process.is_some() {
+                Sometimes::ArrivedLate
+            } else {
+                Sometimes::ArrivedAfterCrash
+            });
+        }
+        let units = decode(signal, &body, |number| self.oracle.unit(number));
+        let mood = self.moods[destination];
+        let (rejected, outcome) = match mood {
+            Mood::Rejecting if self.chance.percent(30) => {
+                let is_size = self.chance.percent(30);
+                self.coverage.note(if is_size { Sometimes::PeerTooLarge } else { Sometimes::PeerRejected });
+                (units.len(), if is_size { Outcome::TooLarge } else { Outcome::Rejected })
+            }
+            Mood::Failing if self.chance.percent(50) || units[0].number.is_multiple_of(4) => {
+                self.coverage.note(Sometimes::PeerFailed);
+                return self.plan_in(Duration::from_millis(1), Event::Land { life, flight, outcome: Outcome::Failed });
+            }
+            Mood::Partial if self.chance.percent(50) => {
+                self.coverage.note(Sometimes::PeerPartial);
+                let rejected = self.chance.between(1, units.len() as u64) as usize;
+                let items: u64 = units[units.len() - rejected..].iter().map(|unit| u64::from(unit.items())).sum();
+                (rejected, Outcome::Partial { rejected: items })
+            }
+            Mood::Throttling if self.chance.percent(60) => {
+                self.coverage.note(Sometimes::PeerThrottled);
+                let after = self.chance.percent(80).then(|| self.chance.millis(10, 6_000));
+                return self.plan_in(Duration::from_millis(1), Event::Land { life, flight, outcome: Outcome::Retry { after } });
+            }
+            _ => (0, Outcome::Delivered),
+        };
+        self.oracle.note_arrived(destination, &units, rejected);
+        if mood == Mood::ReplyLost && self.chance.percent(50) {
+            return self.coverage.note(Sometimes::PeerReplyLost);
+        }
+        let way = self.chance.millis(0, 30);
+        self.plan_in(way, Event::Land { life, flight, outcome });
+    }
+
+    /// What became of a send; the first that is heard counts.
+    pub(crate) fn land(&mut self, flight: u64, outcome: Outcome) {
+        let now = self.engine_now();
+        let Some(process) = &mut self.process else { return };
+        let Some(Flight { destination, id }) = process.flights.remove(&flight) else { return };
+        let in_flight = |pipeline: &Pipeline| pipeline.gauges().destinations[destination].in_flight;
+        let (on_its_way, held) = (in_flight(&process.pipeline), held(&process.pipeline, destination));
+        let rejected = dropped(&process.pipeline, DropReason::Rejected);
+        process.pipeline.handle_outcome(now, DestinationIndex(destination as u8), id, outcome);
+        assert!(outcome != Outcome::Unreadable, "{id:?} cannot be read back, and no byte of it was damaged");
+        if in_flight(&process.pipeline) == on_its_way {
+            assert!(process.is_closing, "{id:?} was on its way, and its answer was not heard");
+            // What neither memory nor disk could keep was given up before the answer came; the books say so.
+            return self.oracle.note_landed(destination, id, true);
+        }
+        let is_settled = self::held(&process.pipeline, destination) < held;
+        let may_wait = matches!(outcome, Outcome::Retry { .. } | Outcome::Failed | Outcome::LocalFault);
+        assert!(is_settled || may_wait, "{id:?} is held after {outcome:?}");
+        let is_rejected = outcome == Outcome::Failed && dropped(&process.pipeline, DropReason::Rejected) > rejected;
+        self.oracle.note_landed(destination, id, is_settled);
+        if is_rejected {
+            self.coverage.note(Sometimes::FailureRejected);
+        }
+        if is_settled {
+            self.oracle.note_settled(destination, id, if is_rejected { Outcome::Rejected } else { outcome });
+        }
+        self.say(|| format!("{id:?} at destination {destination}: {outcome:?}"));
+    }
+
+    /// Notes which reasons for a drop the books of a life that ends have used.
+    pub(crate) fn note_drops(&mut self, pipeline: &Pipeline) {
+        let reasons = [
+            (DropReason::RetryExhausted, Sometimes::RetryExhausted),
+            (DropReason::CrashVolatile, Sometimes::CrashVolatile),
+            (DropReason::ForcedShutdown, Sometimes::ForcedShutdown),
+        ];
+        for (reason, what) in reasons {
+            if dropped(pipeline, reason) > 0 {
+                self.coverage.note(what);
+            }
+        }
+    }
+}
+
+/// Items that a destination has yet to settle.
+fn held(pipeline: &Pipeline, destination: usize) -> u64 {
+    pipeline.books().destinations[destination].cells.iter().flatten().map(|cell| cell.held.total()).sum()
+}
+
+/// Items that were given up for a reason, at all destinations.
+pub(crate) fn dropped(pipeline: &Pipeline, reason: DropReason) -> u64 {
+    let cells = pipeline.books().destinations.iter().flat_map(|book| book.cells.iter().flatten());
+    cells.map(|cell| cell.dropped[reason.index()]).sum()
+}

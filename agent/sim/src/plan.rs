@@ -1,0 +1,116 @@
+//! What a seed decides beforehand: the agent's configuration, how its peers behave, and how rough the world is.
+
+use std::time::Duration;
+
+use pipeline::{BufferMode, ClassPolicy, Config, DestinationConfig, MemoryLimits, RetryPolicy};
+use vocabulary::{Class, Signal};
+
+use crate::chance::Chance;
+
+/// How a destination treats what it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Well,
+    Slow,
+    Dead,
+    Flaky,
+    Rejecting,
+    Partial,
+    ReplyLost,
+    Throttling,
+    /// Fails at records and does not say why, always at some of them.
+    Failing,
+}
+
+const MOODS: [Mood; 9] =
+    [Mood::Well, Mood::Slow, Mood::Dead, Mood::Flaky, Mood::Rejecting, Mood::Partial, Mood::ReplyLost, Mood::Throttling, Mood::Failing];
+
+/// How often what goes wrong, in thousandths of the occasions for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rates {
+    pub(crate) sync_fails: u64,
+    pub(crate) write_fails: u64,
+    pub(crate) read_fails: u64,
+    pub(crate) power_goes: u64,
+    pub(crate) disk_hangs: u64,
+    pub(crate) recovery_is_cut: u64,
+    pub(crate) message_lost: u64,
+}
+
+/// Everything that is decided before the first event.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) config: Config,
+    pub(crate) segment_bytes: u64,
+    /// Moods that each destination changes between; the first is the one it begins with.
+    pub(crate) moods: Vec<Vec<Mood>>,
+    pub(crate) rates: Rates,
+    /// For how long the world is rough, and requests are begun.
+    pub(crate) rough: Duration,
+    pub(crate) requests: u64,
+    /// Of a hundred requests, how many the kernel makes.
+    pub(crate) kernel_percent: u64,
+    /// Ends of the process, of whatever kind.
+    pub(crate) ends: u64,
+    pub(crate) disk_full_spells: u64,
+    /// Most records and jobs of one group of the storage thread, and most that wait for it.
+    pub(crate) group_max: usize,
+    pub(crate) storage_queue_max: usize,
+}
+
+impl Plan {
+    pub(crate) fn draw(chance: &mut Chance, requests_max: u64) -> Self {
+        let mode = chance.one_of(&[BufferMode::Memory, BufferMode::Spill, BufferMode::Spill, BufferMode::Mirror, BufferMode::Mirror]);
+        let destinations = chance.between(1, 3);
+        let config = draw_config(chance, mode, destinations);
+        // A quarter of the worlds is calm in each respect, so that one fault is not always seen beside all others.
+        let mut rate = |most: u64| if chance.percent(25) { 0 } else { chance.between(1, most) };
+        let rates = Rates {
+            sync_fails: rate(30),
+            write_fails: rate(30),
+            read_fails: rate(60),
+            power_goes: rate(8),
+            disk_hangs: rate(20),
+            recovery_is_cut: rate(600),
+            message_lost: rate(80),
+        };
+        let moods = (0..destinations).map(|_| (0..chance.between(1, 4)).map(|_| chance.one_of(&MOODS)).collect()).collect();
+        let requests = chance.between(20, 160).min(requests_max);
+        Self {
+            config,
+            segment_bytes: chance.one_of(&[600, 2_000, 16_000]),
+            moods,
+            rates,
+            rough: Duration::from_secs(chance.between(5, 40)),
+            requests,
+            kernel_percent: chance.one_of(&[0, 0, 15]),
+            ends: chance.below(6),
+            disk_full_spells: chance.below(3),
+            group_max: chance.one_of(&[1, 4, 64]),
+            storage_queue_max: chance.one_of(&[2, 8, 64]),
+        }
+    }
+}
+
+fn draw_config(chance: &mut Chance, mode: BufferMode, destinations: u64) -> Config {
+    let signals: [&[Signal]; 4] = [&[], &[], &[Signal::Logs], &[Signal::Traces, Signal::Metrics]];
+    let destination = |chance: &mut Chance, index: u64| DestinationConfig {
+        name: format!("backend-{index}"),
+        signals: if index == 0 { Vec::new() } else { chance.one_of(&signals).to_vec() },
+        in_flight: chance.between(1, 8) as usize,
+        retry: RetryPolicy {
+            initial: Duration::from_millis(chance.between(50, 500)),
+            max: Duration::from_millis(chance.between(1_000, 8_000)),
+            deadline: chance.percent(20).then(|| Duration::from_secs(chance.between(5, 25))),
+        },
+    };
+    let has_disk = mode != BufferMode::Memory;
+    Config {
+        mode,
+        memory: MemoryLimits { bytes: chance.one_of(&[1_500, 6_000, 60_000]), items: chance.one_of(&[40, 150, 5_000]) },
+        disk_bytes: if has_disk { chance.one_of(&[4_000, 20_000, 400_000]) } else { 0 },
+        soft_percent: chance.one_of(&[60, 90, 100]),
+        classes: Class::ALL.map(|_| ClassPolicy { weight: chance.between(1, 20) as u32, reserved_percent: chance.one_of(&[0, 0, 5, 20]) }),
+        destinations: (0..destinations).map(|index| destination(chance, index)).collect(),
+    }
+}

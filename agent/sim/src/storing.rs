@@ -1,0 +1,225 @@
+//! The storage thread: what it stores together, when it writes a checkpoint, and how the disk treats it. It follows the agent's own
+//! thread; the disk's work is done at once, and its result is known after the time it took.
+
+use std::time::Duration;
+
+use pipeline::Checkpoint;
+use spool::Append;
+
+use crate::coverage::Sometimes;
+use crate::process::{Finish, Job, Storage};
+use crate::world::{Event, World};
+
+/// Time between two checkpoints.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
+/// Pauses before a failed disk is tried again.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// What the thread is at.
+pub(crate) enum Work {
+    Group {
+        jobs: Vec<Job>,
+        stored: Vec<bool>,
+    },
+    /// None if it could not be written.
+    Checkpoint(Option<Box<Checkpoint>>),
+}
+
+/// Whether the disk is in use. A failed one is left alone for a while.
+#[derive(Clone, Copy)]
+pub(crate) enum Health {
+    Good,
+    Failed { until: Duration, pause: Duration },
+}
+
+impl Health {
+    fn may_try(self, now: Duration) -> bool {
+        match self {
+            Self::Good => true,
+            Self::Failed { until, .. } => now >= until,
+        }
+    }
+
+    fn fail(&mut self, now: Duration) {
+        let pause = match *self {
+            Self::Good => RETRY_FIRST,
+            Self::Failed { until, pause } if now >= until => (pause * 2).min(RETRY_MAX),
+            Self::Failed { pause, .. } => pause,
+        };
+        *self = Self::Failed { until: now + pause, pause };
+    }
+}
+
+impl World {
+    /// Takes up the next work, if the thread has none.
+    pub(crate) fn begin_storage_work(&mut self) {
+        let now = self.now;
+        self.fill_places();
+        let Some(process) = &mut self.process else { return };
+        let is_due = process.pipeline.is_checkpoint_due();
+        let Some(storage) = process.storage.as_mut() else { return };
+        if storage.finish == Finish::Done || storage.work.is_some() {
+            return;
+        }
+        let is_last = storage.finish == Finish::Asked && storage.queue.is_empty();
+        let is_time = now >= storage.checkpointed + CHECKPOINT_EVERY && storage.health.may_try(now);
+        if is_last || (is_due && is_time) {
+            self.write_checkpoint();
+        } else if !storage.queue.is_empty() {
+            let most = storage.queue.len().min(self.plan.group_max);
+            let jobs: Vec<Job> = storage.queue.drain(..most).collect();
+            self.store(jobs);
+        } else if is_due && storage.ticks_at.is_none_or(|at| at <= now) {
+            let at = now + CHECKPOINT_EVERY;
+            storage.ticks_at = Some(at);
+            self.agenda.plan(at, Event::Wake { life: self.lives });
+        }
+    }
+
+    /// Requests at the door take the places that became free.
+    fn fill_places(&mut self) {
+        let most = self.plan.storage_queue_max;
+        loop {
+            let Some(process) = self.process.as_mut().filter(|process| process.places_taken() < most) else { return };
+            let Some((request, attempt)) = process.doorway.pop_front() else { return };
+            self.take_in(request, attempt);
+        }
+    }
+
+    fn store(&mut self, jobs: Vec<Job>) {
+        let now = self.now;
+        self.arm();
+        let Some(storage) = self.process.as_mut().and_then(|process| process.storage.as_mut()) else { return };
+        let is_last_chance = jobs.iter().any(|job| job.waiter.is_none());
+        let stored = if storage.health.may_try(now) || is_last_chance { storage.append(&jobs, now) } else { Vec::new() };
+        if stored.contains(&false) {
+            self.coverage.note(Sometimes::AppendFailed);
+        }
+        self.after_disk(Work::Group { jobs, stored });
+    }
+
+    fn write_checkpoint(&mut self) {
+        let now = self.now;
+        self.arm();
+        let Some(process) = &mut self.process else { return };
+        let checkpoint = process.pipeline.checkpoint();
+        if let Err(broken) = process.pipeline.check_held() {
+            unreachable!("the ledger is broken: {broken:?}");
+        }
+        self.oracle.note_checkpoint(&checkpoint);
+        self.oracle.tally.compare(process.pipeline.books());
+        let Some(storage) = &mut process.storage else { return };
+        storage.checkpointed = now;
+        let written = storage.spool.write_checkpoint(&checkpoint);
+        if written.is_err() {
+            storage.health.fail(now);
+            self.coverage.note(Sometimes::CheckpointFailed);
+        }
+        self.after_disk(Work::Checkpoint(written.is_ok().then(|| Box::new(checkpoint))));
+    }
+
+    /// Something may go wrong in the disk's next operations.
+    fn arm(&mut self) {
+        let rates = self.plan.rates;
+        if self.chance.permille(rates.sync_fails) {
+            self.disk.fail_syncs(1);
+            self.coverage.note(Sometimes::SyncFailed);
+        }
+        if self.chance.permille(rates.write_fails) {
+            self.disk.fail_writes(1);
+            self.coverage.note(Sometimes::WriteFailed);
+        }
+        if self.chance.permille(rates.power_goes) {
+            self.disk.lose_power_after(self.chance.below(6) as usize);
+        }
+    }
+
+    /// The disk did its work, unless the power went on the way; the thread hears of it later.
+    fn after_disk(&mut self, work: Work) {
+        if self.disk.is_dark() {
+            self.coverage.note(Sometimes::PowerCutInOperation);
+            return self.cut_power();
+        }
+        let took = if self.chance.permille(self.plan.rates.disk_hangs) {
+            self.coverage.note(Sometimes::DiskHung);
+            self.chance.millis(1_000, 12_000)
+        } else {
+            self.chance.millis(0, 15)
+        };
+        let life = self.lives;
+        if let Some(storage) = self.process.as_mut().and_then(|process| process.storage.as_mut()) {
+            storage.work = Some(work);
+        }
+        self.plan_in(took, Event::Stored { life });
+    }
+
+    /// The thread's work is done.
+    pub(crate) fn end_storage_work(&mut self) {
+        let Some(storage) = self.process.as_mut().and_then(|process| process.storage.as_mut()) else { return };
+        match storage.work.take() {
+            Some(Work::Group { jobs, stored }) => {
+                let mut stored = stored.as_slice();
+                for job in jobs {
+                    let (own, others) = stored.split_at_checked(job.records.len()).unwrap_or_default();
+                    stored = others;
+                    self.settle_job(job, own);
+                }
+            }
+            Some(Work::Checkpoint(checkpoint)) => self.end_checkpoint(checkpoint),
+            None => {}
+        }
+    }
+
+    fn end_checkpoint(&mut self, checkpoint: Option<Box<Checkpoint>>) {
+        let Some(process) = &mut self.process else { return };
+        let Some(storage) = &mut process.storage else { return };
+        if storage.finish == Finish::Asked && storage.queue.is_empty() {
+            storage.finish = Finish::Done;
+        }
+        let Some(checkpoint) = checkpoint else { return };
+        let released = process.pipeline.handle_checkpointed(checkpoint.generation);
+        self.oracle.note_durable(*checkpoint, &released, process.pipeline.published());
+        match storage.spool.release(&released) {
+            Ok(freed) if freed.segments > 0 => self.coverage.note(Sometimes::SegmentReleased),
+            Ok(_) => storage.health = Health::Good,
+            Err(_) => storage.health.fail(self.now),
+        }
+        if self.disk.is_dark() {
+            self.coverage.note(Sometimes::PowerCutInOperation);
+            self.cut_power();
+        }
+    }
+}
+
+impl Storage {
+    /// Appends and syncs; tells for each record, in order, whether it is durable.
+    fn append(&mut self, jobs: &[Job], now: Duration) -> Vec<bool> {
+        let mut stored = Vec::new();
+        for record in jobs.iter().flat_map(|job| &job.records) {
+            let append = Append {
+                id: record.id,
+                signal: record.signal,
+                counts: record.counts,
+                received_unix_ms: record.received_unix_ms,
+                body: &record.body,
+            };
+            let appended = self.spool.append(&append).is_ok();
+            if !appended {
+                self.health.fail(now);
+            }
+            stored.push(appended);
+        }
+        if stored.contains(&true) {
+            match self.spool.commit() {
+                Ok(()) if !stored.contains(&false) => self.health = Health::Good,
+                Ok(()) => {}
+                Err(_) => {
+                    self.health.fail(now);
+                    stored.fill(false);
+                }
+            }
+        }
+        stored
+    }
+}
