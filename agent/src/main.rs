@@ -32,6 +32,7 @@ mod run;
 mod settings;
 mod snapshot;
 mod storage;
+mod window;
 
 use std::process::ExitCode;
 

@@ -1,5 +1,6 @@
 //! The thread that owns the spool. It takes what waits, appends it, syncs once for all of it, and tells the engine: so a sync is
-//! shared by every request that arrived during the one before, and a request that was cancelled is still counted right.
+//! shared by every request that arrived during the one before, or within the window, and a request that was cancelled is still
+//! counted right.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,6 +16,7 @@ use vocabulary::ClassCounts;
 use crate::board::Board;
 use crate::engine::{Engine, unix_ms};
 use crate::intake::add;
+use crate::window::Window;
 
 /// Requests that may wait for the thread. Their bodies stay within bounds: those of clients are charged to the receive budget until
 /// they are durable, those of the final flush to the engine's memory, and the kernel source has one on its way at a time.
@@ -27,6 +29,10 @@ const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
 /// a backlog of 10 GB is verified in about two minutes of quiet.
 const VERIFY_BYTES: u64 = 1 << 20;
 const VERIFY_EVERY: Duration = Duration::from_millis(10);
+/// Parts of the disk budget: from the first on bodies are compressed, below the second no more. A queue that fills a quarter is one
+/// that waits, and what waits gains more by room than it loses by time.
+const COMPRESS_FROM: u64 = 4;
+const COMPRESS_UNTIL: u64 = 8;
 /// Pauses before a failed disk is tried again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -106,6 +112,8 @@ pub(crate) struct Storage {
     board: Arc<Board>,
     health: Health,
     checkpointed: Instant,
+    window: Window,
+    is_compressing: bool,
     /// Whether every record found at the start was verified.
     is_verified: bool,
 }
@@ -118,7 +126,16 @@ enum Health {
 
 impl Storage {
     pub(crate) fn new(spool: Spool, engine: Arc<Engine>, board: Arc<Board>) -> Self {
-        Self { spool, engine, board, health: Health::Good, checkpointed: Instant::now(), is_verified: false }
+        Self {
+            spool,
+            engine,
+            board,
+            health: Health::Good,
+            checkpointed: Instant::now(),
+            window: Window::default(),
+            is_compressing: false,
+            is_verified: false,
+        }
     }
 
     /// Works until told to finish.
@@ -128,8 +145,9 @@ impl Storage {
             // The queue does not end before `Finish`: the engine, which this thread shares, keeps a sender of it.
             let pause = if self.is_verified { CHECKPOINT_EVERY } else { VERIFY_EVERY };
             let got = runtime.block_on(async { tokio::time::timeout(pause, jobs.recv_many(&mut waiting, GROUP_MAX)).await });
-            if got.is_err() {
-                self.verify();
+            match got {
+                Ok(_) => self.gather(&mut jobs, &mut waiting, runtime),
+                Err(_) => self.verify(),
             }
             let finish = self.work(&mut waiting);
             self.board.storage_beat.store(unix_ms(), Ordering::Relaxed);
@@ -139,13 +157,37 @@ impl Storage {
                 finish.send(durable).unwrap_or(());
                 return;
             }
-            if self.checkpointed.elapsed() >= CHECKPOINT_EVERY
+            if (self.checkpointed.elapsed() >= CHECKPOINT_EVERY || self.spool.is_out_of_segments())
                 && self.may_try()
                 && self.engine.with(|pipeline, _| pipeline.is_checkpoint_due())
             {
                 self.checkpoint();
             }
         }
+    }
+
+    /// Waits for the company that the window expects.
+    fn gather(&self, jobs: &mut mpsc::Receiver<Job>, waiting: &mut Vec<Job>, runtime: &Handle) {
+        let deadline = tokio::time::Instant::now() + self.window.wait();
+        while waiting.len() < GROUP_MAX && !self.is_group_full(waiting) {
+            let places = GROUP_MAX - waiting.len();
+            let more = runtime.block_on(async { tokio::time::timeout_at(deadline, jobs.recv_many(waiting, places)).await });
+            if !more.is_ok_and(|more| more > 0) {
+                return;
+            }
+        }
+    }
+
+    /// Whether a group goes at once. Who asks for the end does not wait.
+    fn is_group_full(&self, waiting: &[Job]) -> bool {
+        let mut bytes = 0;
+        for job in waiting {
+            match job {
+                Job::Append(append) => bytes += append.records.iter().map(|record| record.body.len()).sum::<usize>(),
+                Job::Finish(_) => return true,
+            }
+        }
+        self.window.is_enough(waiting.len(), bytes)
     }
 
     /// Stores one group; returns who asked for the end, if anybody did.
@@ -179,7 +221,10 @@ impl Storage {
             })
             .collect();
         if stored.contains(&true) {
-            match self.spool.commit() {
+            let started = Instant::now();
+            let committed = self.spool.commit();
+            self.window.note(group.len(), started.elapsed());
+            match committed {
                 Ok(()) if stored.iter().all(|&stored| stored) => self.heal(),
                 Ok(()) => {}
                 Err(cause) => {
@@ -214,6 +259,12 @@ impl Storage {
         match self.spool.release(&settled) {
             Ok(_) => self.heal(),
             Err(cause) => self.fail("settled segments could not be deleted", &cause),
+        }
+        let gauges = self.engine.with(|pipeline, _| pipeline.gauges());
+        self.is_compressing = compresses(self.is_compressing, gauges.disk_bytes, gauges.disk_bytes_max);
+        self.spool.set_compressing(self.is_compressing);
+        if let Err(cause) = self.spool.compact_step(&settled) {
+            tracing::warn!(error = %chain(&cause), "records that wait long keep a segment until they are sent");
         }
         true
     }
@@ -265,6 +316,12 @@ impl Storage {
     }
 }
 
+/// Whether bodies are compressed, given whether they were and how full the disk budget is.
+fn compresses(before: bool, used: u64, budget: u64) -> bool {
+    let part = if before { COMPRESS_UNTIL } else { COMPRESS_FROM };
+    used > 0 && used.saturating_mul(part) >= budget
+}
+
 /// An error and its causes in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -287,7 +344,7 @@ mod tests {
     use crate::engine::tests::{mirroring, spilling};
 
     fn storage(directory: &std::path::Path, engine: Arc<Engine>) -> Storage {
-        let options = spool::Options { segment_bytes: 1 << 20, identity: "test".into(), host: "here".into() };
+        let options = spool::Options { segment_bytes: 1 << 20, budget_bytes: 0, identity: "test".into(), host: "here".into() };
         let (spool, _) = Spool::open(directory, options).expect("an empty directory can be opened");
         Storage::new(spool, engine, Arc::new(Board::new(std::iter::empty())))
     }
@@ -316,6 +373,43 @@ mod tests {
         let mut after = storage(directory.path(), engine);
         after.verify();
         assert_eq!((after.board.damaged_records.load(Ordering::Relaxed), after.is_verified), (1, true));
+    }
+
+    #[test]
+    fn a_group_takes_all_that_arrived_and_the_end_does_not_wait() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut storage = storage(directory.path(), Arc::new(Engine::new(spilling(), 1, None)));
+        // As if the last group had been of three requests, and a sync took an hour.
+        (0..9).for_each(|_| storage.window.note(3, Duration::from_secs(3600)));
+        let (sender, mut jobs) = mpsc::channel(8);
+        let record = |sequence| {
+            let id = RecordId { class: Class::High, sequence };
+            Persist {
+                id,
+                signal: Signal::Logs,
+                counts: ClassCounts::of(Class::High, 1),
+                received_unix_ms: 1,
+                body: Bytes::from_static(b"one"),
+            }
+        };
+        for sequence in 2..=3 {
+            sender.try_send(Job::Append(Append::flushed(record(sequence)))).expect("there is a place");
+        }
+        let mut waiting = vec![Job::Append(Append::flushed(record(1)))];
+        storage.gather(&mut jobs, &mut waiting, runtime.handle());
+        assert_eq!(waiting.len(), 3);
+        let (done, _wait) = oneshot::channel();
+        let mut waiting = vec![Job::Finish(done)];
+        storage.gather(&mut jobs, &mut waiting, runtime.handle());
+        assert_eq!(waiting.len(), 1);
+    }
+
+    #[test]
+    fn bodies_are_compressed_from_a_quarter_of_the_budget_until_an_eighth() {
+        assert!(!compresses(false, 249, 1_000) && compresses(false, 250, 1_000));
+        assert!(compresses(true, 125, 1_000) && !compresses(true, 124, 1_000));
+        assert!(!compresses(false, 0, 0));
     }
 
     #[test]

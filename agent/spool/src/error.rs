@@ -109,6 +109,24 @@ pub enum AppendError {
         /// The cause.
         source: io::Error,
     },
+    /// The volume has room, and it is left to others: the log takes up no more of it.
+    #[error(
+        "{directory} has {free_bytes} bytes free, of which {floor_bytes} are left to others: free space or wait until the backlog drains"
+    )]
+    VolumeFloor {
+        /// The directory.
+        directory: PathBuf,
+        /// What the volume has free.
+        free_bytes: u64,
+        /// What stays free.
+        floor_bytes: u64,
+    },
+    /// The log has as many files as it may have.
+    #[error("the log has {segments} segments, its limit: wait until a checkpoint and a release have given some back")]
+    TooManySegments {
+        /// How many.
+        segments: usize,
+    },
     /// The bytes could not be written.
     #[error("cannot write the segment {path}: check the disk")]
     WriteSegment {
@@ -211,6 +229,35 @@ pub enum ReleaseError {
         path: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+}
+
+/// Long-waiting records could not be copied together; all of them are still where they were.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactError {
+    /// One could not be read; its segment stays.
+    #[error("cannot read a record that was to be copied")]
+    Read {
+        /// The cause.
+        source: ReadError,
+    },
+    /// One could not be appended.
+    #[error("cannot copy a record")]
+    Append {
+        /// The cause.
+        source: AppendError,
+    },
+    /// The copies could not be made durable.
+    #[error("cannot make copied records durable")]
+    Commit {
+        /// The cause.
+        source: CommitError,
+    },
+    /// The copies are durable, and the segment they came from could not be given back.
+    #[error("cannot give back a segment whose records were copied")]
+    Release {
+        /// The cause.
+        source: ReleaseError,
     },
 }
 

@@ -6,11 +6,11 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FallocateFlags, OFlags, fallocate, fstatvfs};
 
 use crate::error::OpenError;
 use crate::format::BufferId;
-use crate::storage::{Listed, Storage, StorageFile};
+use crate::storage::{Listed, Storage, StorageFile, Volume, first_failed};
 
 /// Name of the file whose lock means ownership of the directory.
 pub(crate) const LOCK_NAME: &str = "lock";
@@ -126,6 +126,23 @@ impl Storage for Directory {
         self.handle.sync_all()
     }
 
+    /// One thread per file: the device takes the flushes of several files together, one after the other it takes them in turn.
+    fn sync_files(&self, files: &[&Self::File]) -> Result<(), (usize, io::Error)> {
+        let Some((first, others)) = files.split_first() else { return Ok(()) };
+        let results = std::thread::scope(|scope| {
+            let others: Vec<_> = others.iter().map(|file| scope.spawn(|| file.sync())).collect();
+            let panicked = |_| Err(io::Error::other("the thread that synced it panicked"));
+            std::iter::once(first.sync()).chain(others.into_iter().map(|thread| thread.join().unwrap_or_else(panicked))).collect()
+        });
+        first_failed(results)
+    }
+
+    fn volume(&self) -> io::Result<Volume> {
+        let found = fstatvfs(&self.handle)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Volume { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -151,6 +168,15 @@ impl StorageFile for OpenFile {
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
         self.set_len(bytes)
+    }
+
+    fn preallocate(&self, bytes: u64) -> io::Result<bool> {
+        match fallocate(&**self, FallocateFlags::KEEP_SIZE, 0, bytes) {
+            Ok(()) => Ok(true),
+            Err(error) if crate::error::is_full(&error.into()) => Err(error.into()),
+            // Not every file system has it: room is then taken as the file grows.
+            Err(_) => Ok(false),
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -1,13 +1,14 @@
 //! The bytes of a segment, format version 2; pure. With `footer`, which holds the last part, the one place that knows the layout.
-//! All numbers are little-endian. Version 1 has no footer and is otherwise the same.
+//! All numbers are little-endian. Version 1 has no footer and no compressed bodies, and is otherwise the same.
 //!
 //! ```text
 //! segment   = header (64) record* [footer]              records start at offsets that are multiples of 8
 //! header    = magic "FOREBAYS" | version u16 | header length u16 | class u8 | 0 ×3 | buffer [16] | creation u64
 //!           | first sequence u64 | 0 ×12 | CRC of the 60 bytes before
 //! record    = record header (56) body padding to 8 with zeros
-//! record    = marker "FBR1" | kind u8 = 1 | signal u8 | 0 ×2 | body length u32 | items per class 4 × u32 | body CRC
-//! header      | sequence u64 | received, Unix milliseconds u64 | 0 ×4 | header CRC of the 52 bytes before
+//! record    = marker "FBR1" | kind u8 = 1 | signal u8 | packing u8 | 0 | body length u32 | items per class 4 × u32 | body CRC
+//! header      | sequence u64 | received, Unix milliseconds u64 | unpacked length u32 | header CRC of the 52 bytes before
+//! packing   = 0: the body is as it came, and the unpacked length 0; 1: Zstandard
 //! ```
 //!
 //! Checksums are CRC-32C. Those of a record are seeded: the header's with (buffer, class, creation, offset), the body's with the
@@ -40,6 +41,7 @@ const MAGIC: [u8; 8] = *b"FOREBAYS";
 const MARKER: [u8; 4] = *b"FBR1";
 const KIND_RECORD: u8 = 1;
 const KIND_FOOTER: u8 = 2;
+const PACKED_ZSTD: u8 = 1;
 
 const _: () = assert!(8 + 2 + 2 + 1 + 3 + 16 + 8 + 8 + 12 + 4 == SEGMENT_HEADER_BYTES);
 const _: () = assert!(4 + 1 + 1 + 2 + 4 + 4 * Class::COUNT + 4 + 8 + 8 + 4 + 4 == RECORD_HEADER_BYTES);
@@ -73,11 +75,23 @@ pub(crate) enum SegmentHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
     pub(crate) signal: Signal,
+    /// Of the body as it is stored.
     pub(crate) length: u32,
+    /// Of the body as it came, if it is stored compressed.
+    pub(crate) unpacked_bytes: Option<u32>,
     pub(crate) counts: ClassCounts,
     pub(crate) body_crc: u32,
     pub(crate) sequence: u64,
     pub(crate) received_unix_ms: u64,
+}
+
+/// A record in the form in which it is stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record<'a> {
+    /// With the body as it is stored.
+    pub(crate) append: Append<'a>,
+    /// Of the body as it came, if it is stored compressed.
+    pub(crate) unpacked_bytes: Option<u32>,
 }
 
 /// What a checked header stands before.
@@ -187,16 +201,18 @@ pub(crate) fn record_bytes(body: u64) -> u64 {
 }
 
 /// Appends the record that will stand at `offset` of the segment with this seed.
-pub(crate) fn encode_record(record: &Append<'_>, seed: u32, offset: u64, into: &mut Vec<u8>) {
+pub(crate) fn encode_record(record: &Record<'_>, seed: u32, offset: u64, into: &mut Vec<u8>) {
+    let &Record { append: Append { id, signal, counts, received_unix_ms, body }, unpacked_bytes } = record;
     let header = RecordHeader {
-        signal: record.signal,
-        length: u32::try_from(record.body.len()).unwrap_or(u32::MAX),
-        counts: record.counts,
-        body_crc: body_crc(seed, offset, record.id.sequence, record.body),
-        sequence: record.id.sequence,
-        received_unix_ms: record.received_unix_ms,
+        signal,
+        length: u32::try_from(body.len()).unwrap_or(u32::MAX),
+        unpacked_bytes,
+        counts,
+        body_crc: body_crc(seed, offset, id.sequence, body),
+        sequence: id.sequence,
+        received_unix_ms,
     };
-    encode_framed(KIND_RECORD, header.signal.code(), &header, record.body, place_crc(seed, offset), into);
+    encode_framed(KIND_RECORD, header.signal.code(), &header, body, place_crc(seed, offset), into);
 }
 
 /// Appends the footer, which will stand at `offset`, without what follows its body.
@@ -205,6 +221,7 @@ pub(crate) fn encode_footer_record(body: &[u8], seed: u32, offset: u64, into: &m
         // Its place in the header is written as 0.
         signal: Signal::Traces,
         length: u32::try_from(body.len()).unwrap_or(u32::MAX),
+        unpacked_bytes: None,
         counts: ClassCounts::default(),
         body_crc: body_crc(seed, offset, 0, body),
         sequence: 0,
@@ -217,7 +234,8 @@ fn encode_framed(kind: u8, signal: u8, header: &RecordHeader, body: &[u8], place
     let start = into.len();
     into.reserve(RECORD_HEADER_BYTES + body.len() + ALIGNMENT as usize);
     into.extend_from_slice(&MARKER);
-    into.extend_from_slice(&[kind, signal, 0, 0]);
+    let packing = if header.unpacked_bytes.is_some() { PACKED_ZSTD } else { 0 };
+    into.extend_from_slice(&[kind, signal, packing, 0]);
     into.extend_from_slice(&header.length.to_le_bytes());
     for items in header.counts.0 {
         into.extend_from_slice(&items.to_le_bytes());
@@ -225,7 +243,7 @@ fn encode_framed(kind: u8, signal: u8, header: &RecordHeader, body: &[u8], place
     into.extend_from_slice(&header.body_crc.to_le_bytes());
     into.extend_from_slice(&header.sequence.to_le_bytes());
     into.extend_from_slice(&header.received_unix_ms.to_le_bytes());
-    into.extend_from_slice(&[0; 4]);
+    into.extend_from_slice(&header.unpacked_bytes.unwrap_or(0).to_le_bytes());
     let header_crc = crc32c::crc32c_append(place, into.get(start..).unwrap_or_default());
     into.extend_from_slice(&header_crc.to_le_bytes());
     into.extend_from_slice(body);
@@ -250,7 +268,7 @@ pub(crate) fn decode_header(bytes: &[u8], seed: u32, offset: u64) -> Option<Head
     }
     let kind = fields.u8()?;
     let signal = fields.u8()?;
-    fields.u16()?;
+    let [packing, _] = fields.take()?;
     let length = fields.u32()?;
     let mut counts = ClassCounts::default();
     for items in &mut counts.0 {
@@ -259,11 +277,30 @@ pub(crate) fn decode_header(bytes: &[u8], seed: u32, offset: u64) -> Option<Head
     let body_crc = fields.u32()?;
     match kind {
         KIND_RECORD => {
-            let (signal, sequence) = (Signal::from_code(signal)?, fields.u64()?);
-            Some(Header::Record(RecordHeader { signal, length, counts, body_crc, sequence, received_unix_ms: fields.u64()? }))
+            let (signal, sequence, received_unix_ms) = (Signal::from_code(signal)?, fields.u64()?, fields.u64()?);
+            let unpacked_bytes = match (packing, fields.u32()?) {
+                (0, _) => None,
+                (PACKED_ZSTD, bytes) if bytes as usize <= BODY_BYTES_MAX => Some(bytes),
+                _ => return None,
+            };
+            Some(Header::Record(RecordHeader { signal, length, unpacked_bytes, counts, body_crc, sequence, received_unix_ms }))
         }
         KIND_FOOTER => Some(Header::Footer(FooterHeader { length, body_crc })),
         _ => None,
+    }
+}
+
+impl<'a> Record<'a> {
+    /// A record whose body is stored as it came.
+    pub(crate) const fn plain(append: Append<'a>) -> Self {
+        Self { append, unpacked_bytes: None }
+    }
+
+    /// What a start says of the record.
+    pub(crate) fn stored(&self) -> pipeline::Stored {
+        let Append { id, signal, counts, received_unix_ms, body } = self.append;
+        let bytes = self.unpacked_bytes.unwrap_or_else(|| u32::try_from(body.len()).unwrap_or(u32::MAX));
+        pipeline::Stored { id, signal, counts, bytes, received_unix_ms }
     }
 }
 
@@ -285,7 +322,7 @@ impl RecordHeader {
             id: RecordId { class, sequence: self.sequence },
             signal: self.signal,
             counts: self.counts,
-            bytes: self.length,
+            bytes: self.unpacked_bytes.unwrap_or(self.length),
             received_unix_ms: self.received_unix_ms,
         }
     }

@@ -10,7 +10,8 @@ use pipeline::{IdRanges, RecordId};
 use vocabulary::Class;
 
 use crate::error::ReadError;
-use crate::format::{RECORD_HEADER_BYTES, decode_record_header};
+use crate::format::{RECORD_HEADER_BYTES, RecordHeader, decode_record_header};
+use crate::pack::unpack;
 use crate::storage::StorageFile;
 
 /// One record of a segment. Offset and length fit because a segment ends soon after `segment_bytes`, at most 1 GiB.
@@ -74,21 +75,39 @@ impl<F: StorageFile> Segment<F> {
         records.get(at).copied()
     }
 
+    /// Committed records that are not in `settled`.
+    pub(crate) fn needed(&self, settled: &IdRanges) -> Vec<Entry> {
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        records.iter().filter(|entry| !settled.contains(entry.sequence)).copied().collect()
+    }
+
     fn read(&self, id: RecordId, entry: Entry) -> Result<Bytes, ReadError> {
+        let (header, body) = self.read_stored(id, entry)?;
+        match header.unpacked_bytes {
+            None => Ok(body),
+            Some(bytes) => unpack(&body, bytes).map(Bytes::from).ok_or_else(|| self.corrupt(id, entry)),
+        }
+    }
+
+    /// Header, and body as it is stored, verified.
+    pub(crate) fn read_stored(&self, id: RecordId, entry: Entry) -> Result<(RecordHeader, Bytes), ReadError> {
         let offset = u64::from(entry.offset);
         let mut bytes = vec![0; RECORD_HEADER_BYTES + entry.length as usize];
         let got = self.file.read_at(&mut bytes, offset).map_err(|source| ReadError::Read { path: self.path.clone(), source })?;
+        bytes.truncate(got);
         let body = bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default();
-        let is_whole = got == bytes.len()
-            && decode_record_header(&bytes, self.seed, offset).is_some_and(|header| {
-                let crc = crc32c::crc32c_append(header.body_seed(self.seed, offset), body);
-                header.sequence == id.sequence && header.length == entry.length && header.body_crc == crc
-            });
-        if !is_whole {
-            self.is_damaged.store(true, Ordering::Relaxed);
-            return Err(ReadError::Corrupt { id, path: self.path.clone(), offset });
-        }
-        Ok(Bytes::from(bytes).slice(RECORD_HEADER_BYTES..))
+        let header = decode_record_header(&bytes, self.seed, offset).filter(|header| {
+            let crc = crc32c::crc32c_append(header.body_seed(self.seed, offset), body);
+            let is_entry = (header.sequence, header.length) == (id.sequence, entry.length);
+            is_entry && body.len() == entry.length as usize && header.body_crc == crc
+        });
+        let header = header.ok_or_else(|| self.corrupt(id, entry))?;
+        Ok((header, Bytes::from(bytes).slice(RECORD_HEADER_BYTES..)))
+    }
+
+    fn corrupt(&self, id: RecordId, entry: Entry) -> ReadError {
+        self.is_damaged.store(true, Ordering::Relaxed);
+        ReadError::Corrupt { id, path: self.path.clone(), offset: entry.offset.into() }
     }
 }
 
@@ -108,6 +127,10 @@ impl<F: StorageFile> Index<F> {
 
     pub(crate) fn remove(&self, class: Class, segment: &Arc<Segment<F>>) {
         self.class(class).write().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, segment));
+    }
+
+    pub(crate) fn segment_count(&self) -> usize {
+        Class::ALL.into_iter().map(|class| self.class(class).read().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
     pub(crate) fn bytes(&self) -> u64 {

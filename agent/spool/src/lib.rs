@@ -3,13 +3,15 @@
 //! ```text
 //!   append ──▶ gathered (≤ 256 KiB) ──▶ segment file ──▶ commit = fdatasync ──▶ index ──▶ read, Reader
 //!                                            ▲                                    │
-//!   open ── identity ─ slots ─ sweep ────────┘            release = unlink ◀── settled, after write_checkpoint
+//!   open ── identity ─ slots ─ sweep ────────┘            release = unlink or keep as spare ◀── settled, after write_checkpoint
 //!
 //!   DIRECTORY/lock                              held while open; names the owner
 //!   DIRECTORY/identity                          whose buffer it is
 //!   DIRECTORY/checkpoint-0, checkpoint-1        written in turn
 //!   DIRECTORY/CREATION-CLASS.segment            CREATION counts the files of this buffer, in hexadecimal
 //!   DIRECTORY/….segment.damaged                 evidence, at most two segments' worth
+//!   DIRECTORY/….segment.spare                   a released file that will be used again, at most four
+//!   DIRECTORY/reserve                           room held back for checkpoints
 //! ```
 //!
 //! It is synchronous; its owner gives it a thread. [`Reader`]s read from any other.
@@ -19,13 +21,17 @@
 //! the one before. Opening succeeds on any content and twice gives the same; a damaged byte costs the record it lies in, is reported,
 //! and is never delivered. A full disk refuses appends, not reads, and heals by itself.
 //!
+//! **Room.** A segment is preallocated, so a full disk shows when one begins. The log begins none that would leave less free than 5 % of
+//! the volume or 64 MiB, whichever is more, but at most an eighth of it. Records that wait long pin no segment: `compact_step` copies them
+//! together.
+//!
 //! **Start-up.** A full segment is sealed with a footer, so opening reads the checkpoints, the footers and the last segment of each
 //! class: its time does not grow with what the records weigh. Only a segment whose footer is missing or damaged is walked record by
 //! record. Bodies are verified when they are read, and by `verify_step` in the background.
 //!
 //! **Limits.** A body of 64 MiB; segments of 64 KiB to 1 GiB and 65,536 records; a checkpoint of 16 MiB. Memory: 16 bytes per record
 //! held and 48 more while its segment grows, one open file per segment, about 150 bytes per record and 3 MiB while opening, 256 KiB per
-//! class while writing, one record while reading.
+//! class while writing, one record while reading, twice if it was compressed.
 
 mod checkpoint;
 mod damage;
@@ -38,6 +44,7 @@ mod index;
 mod log;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
+mod pack;
 mod recovery;
 mod scan;
 mod slots;
@@ -55,7 +62,7 @@ use pipeline::{Checkpoint, IdRanges, RecordId};
 use vocabulary::{Class, ClassCounts, Signal};
 
 pub use damage::{Damage, DamageKind};
-pub use error::{AppendError, CommitError, OpenError, ReadError, ReleaseError};
+pub use error::{AppendError, CommitError, CompactError, OpenError, ReadError, ReleaseError};
 
 /// Bounds of `Options::segment_bytes`: below, files cost more than their records; above, an index entry could not hold an offset.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
@@ -67,6 +74,10 @@ pub struct Options {
     pub segment_bytes: u64,
     /// The pipeline's UID: a directory that belongs to another one is refused and left untouched.
     pub identity: String,
+    /// What the log should stay within, beside what its records need. Up to this, the files of up to four released segments are kept to
+    /// be used again, and a 64th of it, at most 16 MiB, is held back for checkpoints on a full disk; it also bounds how many segments
+    /// there may be. With 0 there is none of the three.
+    pub budget_bytes: u64,
     /// Name of this host or node, shown to whoever finds the directory locked.
     pub host: String,
 }
@@ -84,15 +95,6 @@ pub struct Append<'a> {
     pub received_unix_ms: u64,
     /// The encoded request, at most 64 MiB.
     pub body: &'a [u8],
-}
-
-impl Append<'_> {
-    /// What a start says of the record.
-    fn stored(&self) -> pipeline::Stored {
-        let &Self { id, signal, counts, received_unix_ms, body } = self;
-        let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
-        pipeline::Stored { id, signal, counts, bytes, received_unix_ms }
-    }
 }
 
 /// What opening found.
@@ -146,7 +148,8 @@ impl Spool {
     pub fn open(directory: &Path, options: Options) -> Result<(Self, Recovery), OpenError> {
         let segment_bytes = options.segment_bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
         let storage = files::Directory::lock(directory, &options.host)?;
-        let (log, recovery) = recovery::open(storage, &options.identity, files::fresh_buffer_id()?, segment_bytes)?;
+        let limits = log::room::Limits::new(segment_bytes, options.budget_bytes);
+        let (log, recovery) = recovery::open(storage, &options.identity, files::fresh_buffer_id()?, limits)?;
         Ok((Self { log }, recovery))
     }
 
@@ -195,6 +198,26 @@ impl Spool {
     /// If a file cannot be deleted or the deletion not be made durable; the next release tries again.
     pub fn release(&mut self, settled: &[IdRanges; Class::COUNT]) -> Result<Released, ReleaseError> {
         self.log.release(settled)
+    }
+
+    /// Whether bodies are compressed from here on, which saves room and costs time. Reading gives what was appended either way.
+    pub fn set_compressing(&mut self, is_compressing: bool) {
+        self.log.set_compressing(is_compressing);
+    }
+
+    /// Looks at one segment in turn and, if less than an eighth of it is still needed, copies that behind the newest records and gives
+    /// the segment back. Call it after a release, with the same `settled`. Returns the bytes given back.
+    ///
+    /// # Errors
+    /// If a record cannot be read, or the disk is full or fails: then every record is still where it was.
+    pub fn compact_step(&mut self, settled: &[IdRanges; Class::COUNT]) -> Result<u64, CompactError> {
+        self.log.compact_step(settled)
+    }
+
+    /// Whether the log has as many segments as it may have, and refuses to begin another: a checkpoint and a release are due at once.
+    #[must_use]
+    pub fn is_out_of_segments(&self) -> bool {
+        self.log.is_out_of_segments()
     }
 
     /// Verifies the bodies of records that were found at the start, from where the last step ended until so many bytes were read:

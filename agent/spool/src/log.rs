@@ -6,24 +6,31 @@
 //! - After a failed sync nothing written since the last good one is believed: it is cut off, its segment takes no more records, and
 //!   the group fails. After a failed write the segment is cut back and goes on.
 //! - A segment is deleted only after the checkpoint that settles all of its records is durable; then the directory is synced.
+//! - A file is used again once its old name is durably gone, and gets its new name once its new header is durable: under a segment's
+//!   name there are only ever records that name it. What it held before stays behind them and counts for nothing there.
+
+mod compact;
+mod release;
+pub(crate) mod room;
+pub(crate) mod tail;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use pipeline::{Checkpoint, IdRanges};
+use pipeline::Checkpoint;
 use vocabulary::Class;
 
-use crate::error::{AppendError, CommitError, ReadError, ReleaseError};
-use crate::footer::Rows;
-use crate::format::{BODY_BYTES_MAX, BufferId, SEGMENT_RECORDS_MAX, SegmentId, encode_record, record_bytes};
-use crate::index::{Entry, Index, Segment};
+use crate::error::{AppendError, CommitError, ReadError};
+use crate::format::{BODY_BYTES_MAX, BufferId, Record, SegmentId, record_bytes};
+use crate::index::{Index, Segment};
+use crate::pack::Packer;
 use crate::slots::Slots;
 use crate::storage::{Storage, StorageFile};
 use crate::verify::Verification;
-use crate::{Append, Released, Verified};
+use crate::{Append, Verified};
+use compact::Cursor;
+use room::{Room, Spare};
+use tail::Tail;
 
-/// Appended bytes are written once this much has gathered, or at commit: one system call for many records.
-const WRITE_BYTES: usize = 256 << 10;
 /// The file name ending of what is kept only as evidence.
 pub(crate) const SET_ASIDE: &str = ".damaged";
 
@@ -31,7 +38,7 @@ pub(crate) const SET_ASIDE: &str = ".damaged";
 pub(crate) struct Log<S: Storage> {
     storage: S,
     buffer: BufferId,
-    segment_bytes: u64,
+    room: Room<S::File>,
     index: Arc<Index<S::File>>,
     /// The segment that grows, per class.
     tails: [Option<Tail<S::File>>; Class::COUNT],
@@ -46,13 +53,16 @@ pub(crate) struct Log<S: Storage> {
     /// Evidence and foreign files.
     other_bytes: u64,
     verification: Verification<S::File>,
+    cursor: Cursor,
+    /// While bodies are compressed.
+    packer: Option<Packer>,
 }
 
 /// What recovery hands over.
 pub(crate) struct Parts<S: Storage> {
     pub(crate) storage: S,
     pub(crate) buffer: BufferId,
-    pub(crate) segment_bytes: u64,
+    pub(crate) room: Room<S::File>,
     pub(crate) segments: [Vec<Arc<Segment<S::File>>>; Class::COUNT],
     pub(crate) tails: [Option<Tail<S::File>>; Class::COUNT],
     pub(crate) next_creation: u64,
@@ -60,113 +70,9 @@ pub(crate) struct Parts<S: Storage> {
     pub(crate) other_bytes: u64,
 }
 
-/// A segment that grows.
-pub(crate) struct Tail<F> {
-    segment: Arc<Segment<F>>,
-    class: Class,
-    header: Vec<u8>,
-    /// Length of what was written.
-    written: u64,
-    /// Length at the last commit.
-    committed: u64,
-    /// Encoded, not written.
-    gathered: Vec<u8>,
-    /// Records of the group.
-    pending: Vec<Entry>,
-    /// All records, those of the group included.
-    rows: Rows,
-}
-
-impl<F: StorageFile> Tail<F> {
-    /// A segment that ends cleanly at `bytes`, all of it durable.
-    pub(crate) fn resume(segment: Arc<Segment<F>>, class: Class, bytes: u64, rows: Rows) -> Self {
-        let (header, gathered, pending) = (Vec::new(), Vec::new(), Vec::new());
-        Self { segment, class, header, written: bytes, committed: bytes, gathered, pending, rows }
-    }
-
-    fn end(&self) -> u64 {
-        self.written + self.gathered.len() as u64
-    }
-
-    fn is_touched(&self) -> bool {
-        !self.pending.is_empty() || self.written != self.committed
-    }
-
-    fn add(&mut self, record: &Append<'_>) -> Result<(), AppendError> {
-        let before = self.gathered.len();
-        if self.end() == 0 {
-            self.gathered.extend_from_slice(&self.header);
-        }
-        let offset = self.end();
-        encode_record(record, self.segment.seed, offset, &mut self.gathered);
-        let entry = Entry { sequence: record.id.sequence, offset: offset as u32, length: record.body.len() as u32 };
-        self.rows.push(&entry, &record.stored());
-        self.pending.push(entry);
-        if self.gathered.len() < WRITE_BYTES {
-            return Ok(());
-        }
-        self.write().map_err(|source| {
-            self.gathered.truncate(before);
-            self.pending.pop();
-            self.rows.truncate(self.rows.len() - 1);
-            AppendError::write(self.segment.path.clone(), source)
-        })
-    }
-
-    /// Writes what has gathered, and the footer. On failure the footer is not there.
-    fn seal(&mut self) -> std::io::Result<()> {
-        let before = self.gathered.len();
-        let end = self.end();
-        self.rows.encode(self.class, self.segment.seed, end, &mut self.gathered);
-        self.write().inspect_err(|_| self.gathered.truncate(before))
-    }
-
-    /// Writes what has gathered. On failure it stays gathered, and the file ends where it ended.
-    fn write(&mut self) -> std::io::Result<()> {
-        if self.gathered.is_empty() {
-            return Ok(());
-        }
-        if let Err(error) = self.segment.file.write_at(&self.gathered, self.written) {
-            // Whatever cannot be cut is written over by the next attempt, or cut by the next recovery.
-            self.segment.file.truncate(self.written).ok();
-            return Err(error);
-        }
-        self.written += self.gathered.len() as u64;
-        self.segment.bytes.store(self.written, Ordering::Relaxed);
-        self.gathered.clear();
-        self.gathered.shrink_to(2 * WRITE_BYTES);
-        Ok(())
-    }
-
-    /// Forgets the group and cuts the file back to the last commit; says whether the cut succeeded.
-    fn roll_back(&mut self) -> bool {
-        self.rows.truncate(self.rows.len() - self.pending.len());
-        self.pending.clear();
-        self.gathered.clear();
-        let is_cut = self.written == self.committed || self.segment.file.truncate(self.committed).is_ok();
-        if is_cut {
-            self.written = self.committed;
-            self.segment.bytes.store(self.written, Ordering::Relaxed);
-        }
-        is_cut
-    }
-
-    /// As `roll_back`, for a segment that takes no more records: the cut is synced as far as the disk allows, for another segment
-    /// will follow, and what a loss of power left of the group would be taken for damage there.
-    fn give_up(&mut self) {
-        self.roll_back();
-        self.segment.file.sync().ok();
-    }
-
-    fn publish(&mut self) {
-        self.segment.publish(self.pending.drain(..));
-        self.committed = self.written;
-    }
-}
-
 impl<S: Storage> Log<S> {
     pub(crate) fn new(parts: Parts<S>) -> Self {
-        let Parts { storage, buffer, segment_bytes, segments, tails, next_creation, slots, other_bytes } = parts;
+        let Parts { storage, buffer, room, segments, tails, next_creation, slots, other_bytes } = parts;
         let found =
             Class::ALL.into_iter().zip(&segments).flat_map(|(class, segments)| segments.iter().map(move |segment| (class, segment)));
         let verification = Verification::new(found.map(|(class, segment)| (class, Arc::clone(segment))));
@@ -174,7 +80,7 @@ impl<S: Storage> Log<S> {
         Self {
             storage,
             buffer,
-            segment_bytes,
+            room,
             index,
             tails,
             closing: Vec::new(),
@@ -184,6 +90,8 @@ impl<S: Storage> Log<S> {
             slots,
             other_bytes,
             verification,
+            cursor: Cursor::default(),
+            packer: None,
         }
     }
 
@@ -196,8 +104,8 @@ impl<S: Storage> Log<S> {
     }
 
     pub(crate) fn bytes_on_disk(&self) -> u64 {
-        let gathered: u64 = self.tails.iter().flatten().map(|tail| tail.gathered.len() as u64).sum();
-        self.index.bytes() + gathered + self.slots.bytes() + self.other_bytes
+        let gathered: u64 = self.tails.iter().flatten().map(Tail::gathered_bytes).sum();
+        self.index.bytes() + gathered + self.slots.bytes() + self.other_bytes + self.room.bytes()
     }
 
     /// Adds a record to the group. On error the record is not in the group.
@@ -205,16 +113,33 @@ impl<S: Storage> Log<S> {
         if record.body.len() > BODY_BYTES_MAX {
             return Err(AppendError::TooLarge { bytes: record.body.len(), bytes_max: BODY_BYTES_MAX });
         }
-        let class = record.id.class;
-        let bytes = record_bytes(record.body.len() as u64);
-        let most = self.segment_bytes;
-        let is_full = |tail: &Tail<S::File>| tail.rows.len() >= SEGMENT_RECORDS_MAX || (tail.end() > 0 && tail.end() + bytes > most);
-        if self.tail(class).as_ref().is_some_and(is_full) {
+        let packed = self.packer.as_mut().and_then(|packer| packer.pack(record.body));
+        match &packed {
+            Some(body) => {
+                let unpacked_bytes = Some(record.body.len() as u32);
+                self.append_record(&Record { append: Append { body, ..*record }, unpacked_bytes })
+            }
+            None => self.append_record(&Record::plain(*record)),
+        }
+    }
+
+    /// From here on.
+    pub(crate) fn set_compressing(&mut self, is_compressing: bool) {
+        if is_compressing != self.packer.is_some() {
+            self.packer = if is_compressing { Packer::new() } else { None };
+        }
+    }
+
+    fn append_record(&mut self, record: &Record<'_>) -> Result<(), AppendError> {
+        let class = record.append.id.class;
+        let bytes = record_bytes(record.append.body.len() as u64);
+        let most = self.room.limits.segment_bytes;
+        if self.tail(class).as_ref().is_some_and(|tail| tail.is_full_for(bytes, most)) {
             self.close_tail(class)?;
         }
         let mut tail = match self.tail(class).take() {
             Some(tail) => tail,
-            None => self.create(record)?,
+            None => self.create(&record.append)?,
         };
         let added = tail.add(record);
         *self.tail(class) = Some(tail);
@@ -246,92 +171,68 @@ impl<S: Storage> Log<S> {
     }
 
     pub(crate) fn write_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), CommitError> {
-        self.slots.write(&self.storage, self.buffer, checkpoint)
+        let mut written = self.slots.write(&self.storage, self.buffer, checkpoint);
+        if matches!(written, Err(CommitError::DiskFull { .. })) && self.room.give_reserve(&self.storage) {
+            written = self.slots.write(&self.storage, self.buffer, checkpoint);
+        } else if written.is_ok() {
+            self.room.make_reserve(&self.storage);
+        }
+        written
+    }
+
+    /// Whether no further segment may be created: a checkpoint and a release may give some back.
+    pub(crate) fn is_out_of_segments(&self) -> bool {
+        self.index.segment_count() >= self.room.limits.segments_max
     }
 
     pub(crate) fn verify_step(&mut self, bytes_max: u64) -> Result<Verified, ReadError> {
         self.verification.step(bytes_max)
     }
 
-    pub(crate) fn release(&mut self, settled: &[IdRanges; Class::COUNT]) -> Result<Released, ReleaseError> {
-        let mut released = Released::default();
-        let mut failed = None;
-        for (class, settled) in Class::ALL.into_iter().zip(settled) {
-            for segment in self.index.segments(class) {
-                if !segment.is_settled(settled) || self.is_in_use(class, &segment) {
-                    continue;
-                }
-                match self.delete(class, &segment) {
-                    Ok(bytes) => {
-                        released.segments += 1;
-                        released.bytes += bytes;
-                    }
-                    Err(error) => failed = Some(error),
-                }
-            }
-        }
-        if released.segments > 0 {
-            let path = self.storage.path("");
-            self.storage.sync_directory().map_err(|source| ReleaseError::SyncDirectory { path, source })?;
-        }
-        failed.map_or(Ok(released), Err)
-    }
-
-    /// Whether records of a group under way are in it, or it is the one that grows and is still small. A growing segment of some
-    /// size whose records are all settled is closed, so that a class that falls silent gives its space back.
-    fn is_in_use(&mut self, class: Class, segment: &Arc<Segment<S::File>>) -> bool {
-        if self.closing.iter().any(|tail| Arc::ptr_eq(&tail.segment, segment)) {
-            return true;
-        }
-        let worthwhile = self.segment_bytes / 4;
-        let tail = self.tail(class);
-        match tail.as_ref().filter(|tail| Arc::ptr_eq(&tail.segment, segment)) {
-            None => false,
-            Some(growing) if growing.is_touched() || growing.committed < worthwhile => true,
-            Some(_) => {
-                *tail = None;
-                false
-            }
-        }
-    }
-
-    fn delete(&mut self, class: Class, segment: &Arc<Segment<S::File>>) -> Result<u64, ReleaseError> {
-        let bytes = segment.bytes.load(Ordering::Relaxed);
-        let is_evidence = segment.is_damaged.load(Ordering::Relaxed) && self.other_bytes + bytes <= evidence_bytes_max(self.segment_bytes);
-        let done = if is_evidence {
-            self.storage.rename(&segment.name, &format!("{}{SET_ASIDE}", segment.name))
-        } else {
-            self.storage.remove(&segment.name)
-        };
-        match done {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(ReleaseError::DeleteSegment { path: segment.path.clone(), source })
-            }
-            _ => {
-                self.index.remove(class, segment);
-                self.verification.forget(segment);
-                if is_evidence {
-                    self.other_bytes += bytes;
-                }
-                Ok(bytes)
-            }
-        }
-    }
-
+    /// A new segment, in a file that was used before if there is one.
     fn create(&mut self, first: &Append<'_>) -> Result<Tail<S::File>, AppendError> {
         let class = first.id.class;
         let id = SegmentId { buffer: self.buffer, class, creation: self.next_creation };
         let (name, path) = (id.name(), self.storage.path(&id.name()));
-        let file = self.storage.create(&name).map_err(|source| AppendError::create(path.clone(), source))?;
-        self.next_creation += 1;
-        self.is_directory_dirty = true;
         let mut header = Vec::new();
         id.encode(first.id.sequence, &mut header);
-        let segment = Arc::new(Segment::new(name, path, id.seed(), file, 0));
+        let recycled = self.room.take_spare().and_then(|spare| self.recycle(spare, &name, &header));
+        let is_recycled = recycled.is_some();
+        let (file, file_bytes) = match recycled {
+            Some(recycled) => recycled,
+            None => {
+                self.room.check_growth(&self.storage, self.index.segment_count())?;
+                (self.storage.create(&name).map_err(|source| AppendError::create(path.clone(), source))?, 0)
+            }
+        };
+        self.next_creation += 1;
+        self.is_directory_dirty = true;
+        let is_preallocated = match file.preallocate(self.room.limits.segment_bytes) {
+            Ok(is_preallocated) => is_preallocated,
+            Err(source) => {
+                // An empty file is no loss to whoever finds it.
+                self.storage.remove(&name).ok();
+                return Err(AppendError::create(path, source));
+            }
+        };
+        let segment = Arc::new(Segment::new(name, path, id.seed(), file, file_bytes));
         self.index.add(class, Arc::clone(&segment));
-        let mut tail = Tail::resume(segment, class, 0, Rows::default());
-        tail.header = header;
-        Ok(tail)
+        Ok(if is_recycled {
+            Tail::begin_recycled(segment, class, file_bytes, is_preallocated)
+        } else {
+            Tail::begin(segment, class, header, is_preallocated)
+        })
+    }
+
+    /// Makes a spare file the segment of this name and header; none if that fails, for then a new file serves.
+    fn recycle(&self, spare: Spare<S::File>, name: &str, header: &[u8]) -> Option<(S::File, u64)> {
+        let Spare { name: old_name, file, bytes } = spare;
+        let renamed = file.write_at(header, 0).and_then(|()| file.sync()).and_then(|()| self.storage.rename(&old_name, name));
+        if renamed.is_err() {
+            self.storage.remove(&old_name).ok();
+            return None;
+        }
+        Some((file, bytes))
     }
 
     /// Seals and syncs a full segment, so that a torn tail can only ever be in the last one.
@@ -357,9 +258,13 @@ impl<S: Storage> Log<S> {
     }
 
     fn sync(&mut self) -> Result<(), CommitError> {
-        for tail in self.tails.iter().flatten().filter(|tail| tail.is_touched()) {
-            tail.segment.file.sync().map_err(|source| CommitError::Sync { path: tail.segment.path.clone(), source })?;
-        }
+        let touched: Vec<&Segment<S::File>> =
+            self.tails.iter().flatten().filter(|tail| tail.is_touched()).map(|tail| &*tail.segment).collect();
+        let files: Vec<&S::File> = touched.iter().map(|segment| &segment.file).collect();
+        self.storage.sync_files(&files).map_err(|(position, source)| {
+            let path = touched.get(position).map_or_else(|| self.storage.path(""), |segment| segment.path.clone());
+            CommitError::Sync { path, source }
+        })?;
         if self.is_directory_dirty {
             let path = self.storage.path("");
             self.storage.sync_directory().map_err(|source| CommitError::Sync { path, source })?;

@@ -10,7 +10,11 @@ use vocabulary::Class;
 pub use disk::{Choose, ModelDisk, ModelFile};
 
 use crate::log::Log;
-use crate::{Append, AppendError, CommitError, OpenError, ReadError, Recovery, ReleaseError, Released, recovery};
+use crate::log::room::Limits;
+use crate::{Append, AppendError, CommitError, CompactError, OpenError, ReadError, Recovery, ReleaseError, Released, recovery};
+
+/// The budget of the log, in segments: enough that released files are used again.
+const BUDGET_SEGMENTS: u64 = 64;
 
 /// What [`crate::Spool`] is over a directory, over a [`ModelDisk`]. It needs no lock, and segments may be as small as a test wants.
 pub struct ModelSpool {
@@ -23,7 +27,8 @@ impl ModelSpool {
     /// # Errors
     /// As [`crate::Spool::open`].
     pub fn open(disk: &ModelDisk, identity: &str, fresh: [u8; 16], segment_bytes: u64) -> Result<(Self, Recovery), OpenError> {
-        let (log, recovery) = recovery::open(disk.clone(), identity, fresh, segment_bytes)?;
+        let limits = Limits::new(segment_bytes, BUDGET_SEGMENTS * segment_bytes);
+        let (log, recovery) = recovery::open(disk.clone(), identity, fresh, limits)?;
         Ok((Self { log }, recovery))
     }
 
@@ -65,6 +70,14 @@ impl ModelSpool {
     /// As there.
     pub fn release(&mut self, settled: &[IdRanges; Class::COUNT]) -> Result<Released, ReleaseError> {
         self.log.release(settled)
+    }
+
+    /// As [`crate::Spool::compact_step`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compact_step(&mut self, settled: &[IdRanges; Class::COUNT]) -> Result<u64, CompactError> {
+        self.log.compact_step(settled)
     }
 
     /// As [`crate::Spool::bytes_on_disk`].

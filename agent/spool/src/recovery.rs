@@ -18,6 +18,7 @@ use crate::error::{OpenError, is_full};
 use crate::format::{BufferId, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, decode_segment_header, parse_segment_name};
 use crate::identity::{self, IDENTITY_BYTES_MAX, IDENTITY_NAME, Identity};
 use crate::index::Segment;
+use crate::log::room::{Limits, Room};
 use crate::log::{Log, Parts, SET_ASIDE, evidence_bytes_max};
 use crate::slots::{SLOT_NAMES, Slot, Slots, read_slot};
 use crate::storage::{Listed, Storage, StorageFile};
@@ -53,9 +54,16 @@ pub(crate) struct Candidate<F> {
 }
 
 /// Opens what a storage holds. `fresh` names the buffer if there is none yet.
-pub(crate) fn open<S: Storage>(storage: S, pipeline: &str, fresh: BufferId, segment_bytes: u64) -> Result<(Log<S>, Recovery), OpenError> {
+pub(crate) fn open<S: Storage>(storage: S, pipeline: &str, fresh: BufferId, limits: Limits) -> Result<(Log<S>, Recovery), OpenError> {
     let listed = storage.list().map_err(|source| OpenError::Read { path: storage.path(""), source })?;
-    let mut survey = Survey { storage: &storage, segment_bytes, damage: Vec::new(), damage_unlisted: 0, other_bytes: 0, next_creation: 1 };
+    let mut survey = Survey {
+        storage: &storage,
+        segment_bytes: limits.segment_bytes,
+        damage: Vec::new(),
+        damage_unlisted: 0,
+        other_bytes: 0,
+        next_creation: 1,
+    };
     let identity = survey.read_identity(&listed, pipeline)?;
     let (slots, found) = survey.read_slots(&listed)?;
     let (buffer, candidates) = survey.buffer_and_segments(&listed, pipeline, identity, &found, fresh)?;
@@ -76,10 +84,11 @@ pub(crate) fn open<S: Storage>(storage: S, pipeline: &str, fresh: BufferId, segm
         *tail = swept.tail;
         stored.extend(swept.stored);
     }
+    let room = Room::open(&storage, &listed, limits).map_err(|source| OpenError::Repair { path: storage.path(""), source })?;
     // Names that were created but not synced before an end without warning must not vanish after they were reported.
     storage.sync_directory().map_err(|source| OpenError::Sync { path: storage.path(""), source })?;
     let Survey { damage, damage_unlisted, other_bytes, next_creation, .. } = survey;
-    let log = Log::new(Parts { storage, buffer, segment_bytes, segments, tails, next_creation, slots, other_bytes });
+    let log = Log::new(Parts { storage, buffer, room, segments, tails, next_creation, slots, other_bytes });
     Ok((log, Recovery { recovered: pipeline::Recovered { checkpoint, stored }, damage, damage_unlisted }))
 }
 

@@ -21,8 +21,30 @@ pub(crate) trait Storage {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Makes creations, removals and renames durable.
     fn sync_directory(&self) -> io::Result<()>;
+    /// Syncs several files, side by side where that is faster; all are tried. An error comes with the position of the first that failed.
+    fn sync_files(&self, files: &[&Self::File]) -> Result<(), (usize, io::Error)> {
+        let results = files.iter().map(|file| file.sync()).collect();
+        first_failed(results)
+    }
+    /// How full the volume is; a total of 0 where that is not known.
+    fn volume(&self) -> io::Result<Volume>;
     /// Where a file is, for messages.
     fn path(&self, name: &str) -> PathBuf;
+}
+
+/// The first failure, with its position.
+pub(crate) fn first_failed(results: Vec<io::Result<()>>) -> Result<(), (usize, io::Error)> {
+    let failed = results.into_iter().enumerate().find_map(|(position, result)| Some((position, result.err()?)));
+    failed.map_or(Ok(()), Err)
+}
+
+/// How full a volume is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Volume {
+    /// Bytes that may yet be written.
+    pub(crate) free: u64,
+    /// Its size.
+    pub(crate) total: u64,
 }
 
 /// A name in the directory.
@@ -42,6 +64,9 @@ pub(crate) trait StorageFile: Send + Sync + 'static {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Sets the length.
     fn truncate(&self, bytes: u64) -> io::Result<()>;
+    /// Keeps room on the volume for a length of `bytes` without changing the length; says whether the file system can do that. Fails
+    /// if there is no room.
+    fn preallocate(&self, bytes: u64) -> io::Result<bool>;
     /// Makes content and length durable. After an error nothing may be assumed about what was not synced before.
     fn sync(&self) -> io::Result<()>;
     /// The length in bytes.

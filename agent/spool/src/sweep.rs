@@ -20,7 +20,7 @@ use crate::error::OpenError;
 use crate::footer::{Rows, TRAILER_BYTES, read_footer};
 use crate::format::{FooterHeader, RecordHeader, SEGMENT_HEADER_BYTES, SEGMENT_RECORDS_MAX, VERSION, record_bytes};
 use crate::index::{Entry, Segment};
-use crate::log::Tail;
+use crate::log::tail::Tail;
 use crate::recovery::{Candidate, Survey};
 use crate::scan::{Found, Scanner};
 use crate::storage::{Storage, StorageFile};

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::storage::{Listed, Storage, StorageFile};
+use crate::storage::{Listed, Storage, StorageFile, Volume};
 
 /// Picks one of so many possibilities.
 pub type Choose<'a> = &'a mut dyn FnMut(usize) -> usize;
@@ -47,6 +47,10 @@ struct State {
     /// How many reads will fail from here on.
     failing_reads: usize,
     bytes_read: usize,
+    /// What the volume says of itself; a write fails by `room` alone.
+    volume: Volume,
+    /// Whether room can be kept for a file beyond its end.
+    is_preallocating: bool,
 }
 
 #[derive(Clone, Default)]
@@ -54,6 +58,15 @@ struct Inode {
     content: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    /// Up to which length room is kept for it.
+    preallocated: u64,
+}
+
+impl Inode {
+    /// What it takes up.
+    fn allocated(&self) -> u64 {
+        (self.content.len() as u64).max(self.preallocated)
+    }
 }
 
 #[derive(Clone)]
@@ -199,6 +212,16 @@ impl ModelDisk {
         self.state(|state| state.room = room);
     }
 
+    /// What the volume says of how full it is; at first it does not know.
+    pub fn set_volume(&self, free: u64, total: u64) {
+        self.state(|state| state.volume = Volume { free, total });
+    }
+
+    /// From here on the room of a preallocated file is taken at once.
+    pub fn preallocate_files(&self) {
+        self.state(|state| state.is_preallocating = true);
+    }
+
     /// The next syncs fail, and what they were to make durable never will be.
     pub fn fail_syncs(&self, count: usize) {
         self.state(|state| state.failing_syncs = count);
@@ -229,7 +252,7 @@ impl ModelDisk {
     /// Puts a file there, durably.
     pub fn place(&self, name: &str, content: &[u8]) {
         self.state(|state| {
-            let inode = Inode { content: content.to_vec(), durable: content.to_vec(), unsynced: Vec::new() };
+            let inode = Inode { content: content.to_vec(), durable: content.to_vec(), ..Inode::default() };
             state.inodes.push(inode);
             state.names.insert(name.to_owned(), state.inodes.len() - 1);
             state.durable_names.insert(name.to_owned(), state.inodes.len() - 1);
@@ -315,6 +338,10 @@ impl Storage for ModelDisk {
         })
     }
 
+    fn volume(&self) -> io::Result<Volume> {
+        Ok(self.state(|state| state.volume))
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         PathBuf::from("model").join(name)
     }
@@ -348,7 +375,7 @@ impl StorageFile for ModelFile {
                 return Err(io::Error::other("the write failed"));
             }
             let end = offset + bytes.len() as u64;
-            let growth = end.saturating_sub(state.inodes[self.inode].content.len() as u64);
+            let growth = end.saturating_sub(state.inodes[self.inode].allocated());
             let Some(room) = state.room.filter(|&room| growth > room) else {
                 state.room = state.room.map(|room| room - growth);
                 state.change(self.inode, Change::Write(offset, bytes.to_vec()));
@@ -366,10 +393,26 @@ impl StorageFile for ModelFile {
     fn truncate(&self, bytes: u64) -> io::Result<()> {
         self.state(|state| {
             state.step()?;
-            let freed = (state.inodes[self.inode].content.len() as u64).saturating_sub(bytes);
+            let freed = state.inodes[self.inode].allocated().saturating_sub(bytes);
             state.room = state.room.map(|room| room + freed);
+            state.inodes[self.inode].preallocated = 0;
             state.change(self.inode, Change::Truncate(bytes));
             Ok(())
+        })
+    }
+
+    fn preallocate(&self, bytes: u64) -> io::Result<bool> {
+        self.state(|state| {
+            if !state.is_preallocating {
+                return Ok(false);
+            }
+            let growth = bytes.saturating_sub(state.inodes[self.inode].allocated());
+            if state.room.is_some_and(|room| growth > room) {
+                return Err(io::Error::from(ErrorKind::StorageFull));
+            }
+            state.room = state.room.map(|room| room - growth);
+            state.inodes[self.inode].preallocated = bytes;
+            Ok(true)
         })
     }
 

@@ -11,6 +11,7 @@ use crate::damage::{Damage, DamageKind};
 use crate::error::{OpenError, ReadError};
 use crate::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, record_bytes};
 use crate::identity;
+use crate::log::room::Limits;
 use crate::model::ModelDisk;
 use crate::recovery;
 
@@ -253,7 +254,7 @@ fn a_lost_identity_is_restored_from_the_segments() {
     let disk = disk_of_four();
     let identity = disk.content("identity");
     disk.place("identity", b"rubbish");
-    let (log, recovery) = recovery::open(disk.clone(), PIPELINE, [9; 16], SEGMENT_BYTES).unwrap();
+    let (log, recovery) = recovery::open(disk.clone(), PIPELINE, [9; 16], Limits::new(SEGMENT_BYTES, 0)).unwrap();
     assert_eq!(recovery.recovered.stored.len(), 4);
     assert_eq!(recovery.damage.iter().map(|damage| damage.kind).collect::<Vec<_>>(), [DamageKind::Identity]);
     assert_eq!(disk.content("identity"), identity);
@@ -264,7 +265,7 @@ fn a_lost_identity_is_restored_from_the_segments() {
 fn another_pipelines_directory_and_a_newer_releases_are_refused_untouched() {
     let disk = disk_of_four();
     let before: Vec<Vec<u8>> = disk.names().iter().map(|name| disk.content(name)).collect();
-    let refused = recovery::open(disk.clone(), "another pipeline", [9; 16], SEGMENT_BYTES).map(|_| ()).unwrap_err();
+    let refused = recovery::open(disk.clone(), "another pipeline", [9; 16], Limits::new(SEGMENT_BYTES, 0)).map(|_| ()).unwrap_err();
     assert!(matches!(&refused, OpenError::ForeignBuffer { found, .. } if found == PIPELINE), "{refused}");
     let mut newer = identity::encode([1; 16], PIPELINE);
     newer[8] = 3;
@@ -273,13 +274,13 @@ fn another_pipelines_directory_and_a_newer_releases_are_refused_untouched() {
     newer[end..].copy_from_slice(&crc.to_le_bytes());
     assert_eq!(before, disk.names().iter().map(|name| disk.content(name)).collect::<Vec<_>>());
     disk.place("identity", &newer);
-    assert!(recovery::open(disk, PIPELINE, [9; 16], SEGMENT_BYTES).is_err());
+    assert!(recovery::open(disk, PIPELINE, [9; 16], Limits::new(SEGMENT_BYTES, 0)).is_err());
 }
 
 #[test]
 fn a_segment_of_another_buffer_or_of_a_newer_format_is_left_untouched_and_reported() {
     let other = ModelDisk::default();
-    let (mut log, _) = recovery::open(other.clone(), PIPELINE, [3; 16], SEGMENT_BYTES).unwrap();
+    let (mut log, _) = recovery::open(other.clone(), PIPELINE, [3; 16], Limits::new(SEGMENT_BYTES, 0)).unwrap();
     let foreign_id = id(Class::Normal, 77);
     log.append(&append(foreign_id, b"not ours")).unwrap();
     log.commit().unwrap();

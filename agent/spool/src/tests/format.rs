@@ -6,7 +6,7 @@ use vocabulary::{Class, Signal};
 use super::{BUFFER, append, body, id};
 use crate::footer::{Rows, read_footer};
 use crate::format::{
-    SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, decode_record_header, decode_segment_header, encode_record, parse_segment_name,
+    Record, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, decode_record_header, decode_segment_header, encode_record, parse_segment_name,
 };
 use crate::index::Entry;
 use crate::model::ModelDisk;
@@ -25,7 +25,7 @@ fn encoded() -> Vec<u8> {
     for (sequence, length) in [(1, 5), (2, 40)] {
         let id = id(Class::High, sequence);
         let offset = file.len() as u64;
-        encode_record(&append(id, &body(id, length)), SEGMENT.seed(), offset, &mut file);
+        encode_record(&Record::plain(append(id, &body(id, length))), SEGMENT.seed(), offset, &mut file);
     }
     file
 }
@@ -33,7 +33,7 @@ fn encoded() -> Vec<u8> {
 /// The records as a footer has them.
 fn listed() -> Vec<(Entry, Stored)> {
     let listed = |(sequence, offset, length)| {
-        let stored = append(id(Class::High, sequence), &vec![0; length as usize]).stored();
+        let stored = Record::plain(append(id(Class::High, sequence), &vec![0; length as usize])).stored();
         (Entry { sequence, offset, length }, stored)
     };
     [(1, 64, 5), (2, 128, 40)].into_iter().map(listed).collect()

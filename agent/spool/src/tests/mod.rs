@@ -7,12 +7,14 @@ mod damage;
 mod format;
 mod operations;
 mod real_files;
+mod room;
 
 use pipeline::{Books, Checkpoint, DestinationBook, IdRanges, KernelBook, RecordId};
 use vocabulary::{Class, ClassCounts, Signal};
 
 use crate::format::BufferId;
 use crate::log::Log;
+use crate::log::room::Limits;
 use crate::model::ModelDisk;
 use crate::{Append, Recovery, recovery};
 
@@ -34,7 +36,11 @@ fn append(id: RecordId, body: &[u8]) -> Append<'_> {
 }
 
 fn open(disk: &ModelDisk, segment_bytes: u64) -> (Log<ModelDisk>, Recovery) {
-    recovery::open(disk.clone(), PIPELINE, BUFFER, segment_bytes).expect("no content of a disk makes opening fail")
+    open_within(disk, Limits::new(segment_bytes, 0))
+}
+
+fn open_within(disk: &ModelDisk, limits: Limits) -> (Log<ModelDisk>, Recovery) {
+    recovery::open(disk.clone(), PIPELINE, BUFFER, limits).expect("no content of a disk makes opening fail")
 }
 
 fn none_settled() -> [IdRanges; Class::COUNT] {

@@ -7,8 +7,9 @@ use pipeline::{IdRanges, RecordId};
 use proptest::prelude::*;
 use vocabulary::Class;
 
-use super::{append, body, checkpoint, id, open};
+use super::{append, body, checkpoint, id, open_within};
 use crate::log::Log;
+use crate::log::room::Limits;
 use crate::model::ModelDisk;
 
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ enum Operation {
     Commit,
     Checkpoint { settle: usize },
     Release,
+    Compact,
+    Compress(bool),
     Reopen,
     Crash { seed: u64 },
     Flip { seed: u64 },
@@ -31,6 +34,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => Just(Operation::Commit),
         3 => (0usize..4).prop_map(|settle| Operation::Checkpoint { settle }),
         2 => Just(Operation::Release),
+        2 => Just(Operation::Compact),
+        1 => any::<bool>().prop_map(Operation::Compress),
         2 => Just(Operation::Reopen),
         2 => any::<u64>().prop_map(|seed| Operation::Crash { seed }),
         1 => any::<u64>().prop_map(|seed| Operation::Flip { seed }),
@@ -40,7 +45,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-const SEGMENT_BYTES: u64 = 600;
+/// Segments of a few records, which are used again.
+const LIMITS: Limits = Limits { segment_bytes: 600, budget_bytes: 1 << 20, segments_max: 1 << 10 };
 
 struct World {
     disk: ModelDisk,
@@ -58,7 +64,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let disk = ModelDisk::default();
-        let (log, _) = open(&disk, SEGMENT_BYTES);
+        let (log, _) = open_within(&disk, LIMITS);
         let (sent, pending, committed, settled) = Default::default();
         Self { disk, log, sent, pending, committed, settled, checkpoints: 0, durable_checkpoint: 0, flips: 0 }
     }
@@ -81,6 +87,8 @@ impl World {
             Operation::Checkpoint { settle } => self.checkpoint(settle),
             // A failed release leaves everything readable that is not settled, which `check` verifies.
             Operation::Release => drop(self.log.release(&ranges(&self.settled))),
+            Operation::Compact => (0..20).for_each(|_| drop(self.log.compact_step(&ranges(&self.settled)))),
+            Operation::Compress(is_compressing) => self.log.set_compressing(is_compressing),
             Operation::Reopen => self.reopen(self.disk.clone()),
             Operation::Crash { seed } => {
                 let mut random = Random(seed);
@@ -118,7 +126,7 @@ impl World {
     fn reopen(&mut self, disk: ModelDisk) {
         disk.fail_syncs(0);
         self.pending.clear();
-        let (log, recovery) = open(&disk, SEGMENT_BYTES);
+        let (log, recovery) = open_within(&disk, LIMITS);
         (self.disk, self.log) = (disk, log);
         let found: BTreeSet<RecordId> = recovery.recovered.stored.iter().map(|stored| stored.id).collect();
         assert_eq!(found.len(), recovery.recovered.stored.len(), "an id is found once");

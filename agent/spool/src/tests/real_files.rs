@@ -6,13 +6,14 @@ use std::path::Path;
 use pipeline::RecordId;
 use vocabulary::Class;
 
-use super::{append, body, checkpoint, id, none_settled, open};
+use super::{append, body, checkpoint, id, none_settled, open, open_within};
 use crate::error::{AppendError, CommitError, OpenError, ReadError};
+use crate::log::room::Limits;
 use crate::model::ModelDisk;
 use crate::{Options, Recovery, Spool};
 
 fn options() -> Options {
-    Options { segment_bytes: 64 << 10, identity: super::PIPELINE.to_owned(), host: "node-1".to_owned() }
+    Options { segment_bytes: 64 << 10, budget_bytes: 0, identity: super::PIPELINE.to_owned(), host: "node-1".to_owned() }
 }
 
 fn open_at(path: &Path) -> (Spool, Recovery) {
@@ -100,6 +101,49 @@ fn release_deletes_settled_segments_and_nothing_else() {
     assert_eq!(spool.bytes_on_disk(), 0, "a growing segment of some size is given back too");
     store(&mut spool, std::iter::once(id(Class::Normal, 101)), 10);
     assert_eq!(reader.read(id(Class::Normal, 101)).unwrap(), body(id(Class::Normal, 101), 10));
+}
+
+#[test]
+fn released_files_are_used_again_and_what_they_held_is_never_delivered() {
+    let directory = tempfile::tempdir().unwrap();
+    let roomy = Options { budget_bytes: 16 << 20, ..options() };
+    let (mut spool, _) = Spool::open(directory.path(), roomy.clone()).unwrap();
+    let count = |ending: &str| {
+        let names = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(ending)).count()
+    };
+    store(&mut spool, (1..=100).map(|sequence| id(Class::Normal, sequence)), 3000);
+    let segments = count(".segment");
+    let mut settled = none_settled();
+    settled[Class::Normal.index()].insert_range(1, 100);
+    spool.release(&settled).unwrap();
+    assert_eq!((count(".segment"), count(".spare")), (0, segments.min(Class::COUNT)));
+    store(&mut spool, (1..=30).map(|sequence| id(Class::High, sequence)), 3000);
+    assert_eq!(count(".spare"), segments.min(Class::COUNT) - 2);
+    drop(spool);
+    let (spool, recovery) = Spool::open(directory.path(), roomy).unwrap();
+    assert_eq!(recovery.damage, Vec::new());
+    let expected: Vec<RecordId> = (1..=30).map(|sequence| id(Class::High, sequence)).collect();
+    assert_eq!(recovery.recovered.stored.iter().map(|stored| stored.id).collect::<Vec<_>>(), expected);
+    for id in expected {
+        assert_eq!(spool.read(id).unwrap(), body(id, 3000));
+    }
+    assert_eq!((count(".spare"), count("reserve")), (0, 1));
+}
+
+#[test]
+fn a_released_file_that_is_still_read_is_not_used_again() {
+    let disk = ModelDisk::default();
+    let (mut log, _) = open_within(&disk, Limits::new(256, 1 << 20));
+    let first = id(Class::Normal, 1);
+    log.append(&append(first, &body(first, 150))).unwrap();
+    log.commit().unwrap();
+    let reading = log.index().segments(Class::Normal);
+    let mut settled = none_settled();
+    settled[Class::Normal.index()].insert_range(1, 1);
+    log.release(&settled).unwrap();
+    assert!(disk.names().iter().all(|name| !name.ends_with(".spare")));
+    drop(reading);
 }
 
 #[test]

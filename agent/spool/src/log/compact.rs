@@ -1,0 +1,77 @@
+//! Long-waiting records pin no segment: the few that are still needed of a large one are copied behind the newest records of their
+//! class, under their ids, and the file is given back. A crash in between leaves a record twice, which is found once. Each byte that is
+//! copied gives seven back, so that this adds at most a seventh to what is written.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pipeline::{IdRanges, RecordId};
+use vocabulary::Class;
+
+use super::Log;
+use crate::Append;
+use crate::error::CompactError;
+use crate::format::{Record, RecordHeader, record_bytes};
+use crate::index::{Entry, Segment};
+use crate::storage::Storage;
+
+/// A segment is copied when less than this part of it is needed.
+const LIVE_PART: u64 = 8;
+
+/// Where the next step looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cursor {
+    class: usize,
+    position: usize,
+}
+
+impl<S: Storage> Log<S> {
+    /// Looks at one segment, and copies what is needed of it if that is little. Does nothing while a group is under way. Returns the
+    /// bytes of the segment that was given back.
+    pub(crate) fn compact_step(&mut self, settled: &[IdRanges; Class::COUNT]) -> Result<u64, CompactError> {
+        let is_group_under_way = !self.closing.is_empty() || self.tails.iter().flatten().any(|tail| tail.is_touched());
+        let Some((class, segment)) = self.next_candidate().filter(|_| !is_group_under_way) else { return Ok(0) };
+        let nothing = IdRanges::default();
+        let needed = segment.needed(settled.get(class.index()).unwrap_or(&nothing));
+        let live: u64 = needed.iter().map(|entry| record_bytes(u64::from(entry.length))).sum();
+        let bytes = segment.bytes.load(Ordering::Relaxed);
+        // A damaged segment stays as it is until its records are settled: it is evidence.
+        if needed.is_empty() || live.saturating_mul(LIVE_PART) >= bytes || segment.is_damaged.load(Ordering::Relaxed) {
+            return Ok(0);
+        }
+        for entry in needed {
+            if let Err(error) = self.copy(class, &segment, entry) {
+                match self.broken.take() {
+                    Some(_) => self.abandon(),
+                    None => self.cut_back(),
+                }
+                return Err(error);
+            }
+        }
+        self.commit().map_err(|source| CompactError::Commit { source })?;
+        let gone = self.remove(class, segment, &[]).map_err(|source| CompactError::Release { source })?;
+        self.settle_removals(gone.spare().into_iter().collect()).map_err(|source| CompactError::Release { source })?;
+        Ok(bytes)
+    }
+
+    /// The next segment in turn that does not grow.
+    fn next_candidate(&mut self) -> Option<(Class, Arc<Segment<S::File>>)> {
+        let class = *Class::ALL.get(self.cursor.class % Class::COUNT)?;
+        let found = self.index.segments(class).into_iter().nth(self.cursor.position);
+        self.cursor.position += 1;
+        let Some(segment) = found else {
+            self.cursor = Cursor { class: (self.cursor.class + 1) % Class::COUNT, position: 0 };
+            return None;
+        };
+        let grows = self.tail(class).as_ref().is_some_and(|tail| Arc::ptr_eq(&tail.segment, &segment));
+        (!grows).then_some((class, segment))
+    }
+
+    fn copy(&mut self, class: Class, segment: &Segment<S::File>, entry: Entry) -> Result<(), CompactError> {
+        let id = RecordId { class, sequence: entry.sequence };
+        let (header, body) = segment.read_stored(id, entry).map_err(|source| CompactError::Read { source })?;
+        let RecordHeader { signal, counts, received_unix_ms, unpacked_bytes, .. } = header;
+        let append = Append { id, signal, counts, received_unix_ms, body: &body };
+        self.append_record(&Record { append, unpacked_bytes }).map_err(|source| CompactError::Append { source })
+    }
+}

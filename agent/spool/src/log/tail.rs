@@ -1,0 +1,181 @@
+//! The segment of a class that grows: what was appended to it, written, committed, or taken back. It is apart from the log, which
+//! decides when each of these happens.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use vocabulary::Class;
+
+use crate::error::AppendError;
+use crate::footer::Rows;
+use crate::format::{Record, SEGMENT_HEADER_BYTES, SEGMENT_RECORDS_MAX, encode_record};
+use crate::index::{Entry, Segment};
+use crate::storage::StorageFile;
+
+/// Appended bytes are written once this much has gathered, or at commit: one system call for many records.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// A segment that grows.
+pub(crate) struct Tail<F> {
+    pub(crate) segment: Arc<Segment<F>>,
+    class: Class,
+    header: Vec<u8>,
+    /// Length of what was written.
+    written: u64,
+    /// Length of the file: behind what was written, a recycled one holds what it held before.
+    file_bytes: u64,
+    /// Whether the volume keeps room for it beyond its end.
+    is_preallocated: bool,
+    /// Length at the last commit.
+    pub(crate) committed: u64,
+    /// Encoded, not written.
+    gathered: Vec<u8>,
+    /// Records of the group.
+    pending: Vec<Entry>,
+    /// All records, those of the group included.
+    rows: Rows,
+}
+
+impl<F: StorageFile> Tail<F> {
+    /// A segment that ends cleanly at `bytes`, all of it durable.
+    pub(crate) fn resume(segment: Arc<Segment<F>>, class: Class, bytes: u64, rows: Rows) -> Self {
+        let (header, gathered, pending) = (Vec::new(), Vec::new(), Vec::new());
+        Self {
+            segment,
+            class,
+            header,
+            written: bytes,
+            file_bytes: bytes,
+            is_preallocated: false,
+            committed: bytes,
+            gathered,
+            pending,
+            rows,
+        }
+    }
+
+    /// A segment whose file is new; its header is written with its first record.
+    pub(crate) fn begin(segment: Arc<Segment<F>>, class: Class, header: Vec<u8>, is_preallocated: bool) -> Self {
+        Self { header, is_preallocated, ..Self::resume(segment, class, 0, Rows::default()) }
+    }
+
+    /// A segment whose file of `file_bytes` was another's; its header is durable.
+    pub(crate) fn begin_recycled(segment: Arc<Segment<F>>, class: Class, file_bytes: u64, is_preallocated: bool) -> Self {
+        Self { file_bytes, is_preallocated, ..Self::resume(segment, class, SEGMENT_HEADER_BYTES as u64, Rows::default()) }
+    }
+
+    fn end(&self) -> u64 {
+        self.written + self.gathered.len() as u64
+    }
+
+    pub(crate) fn is_touched(&self) -> bool {
+        !self.pending.is_empty() || self.written != self.committed
+    }
+
+    pub(crate) fn add(&mut self, record: &Record<'_>) -> Result<(), AppendError> {
+        let before = self.gathered.len();
+        if self.end() == 0 {
+            self.gathered.extend_from_slice(&self.header);
+        }
+        let offset = self.end();
+        encode_record(record, self.segment.seed, offset, &mut self.gathered);
+        let length = record.append.body.len() as u32;
+        let entry = Entry { sequence: record.append.id.sequence, offset: offset as u32, length };
+        self.rows.push(&entry, &record.stored());
+        self.pending.push(entry);
+        if self.gathered.len() < WRITE_BYTES {
+            return Ok(());
+        }
+        self.write().map_err(|source| {
+            self.gathered.truncate(before);
+            self.pending.pop();
+            self.rows.truncate(self.rows.len() - 1);
+            AppendError::write(self.segment.path.clone(), source)
+        })
+    }
+
+    /// Writes what has gathered, and the footer. On failure the footer is not there.
+    pub(crate) fn seal(&mut self) -> std::io::Result<()> {
+        let before = self.gathered.len();
+        let end = self.end();
+        self.rows.encode(self.class, self.segment.seed, end, &mut self.gathered);
+        self.write().inspect_err(|_| self.gathered.truncate(before))?;
+        // The footer is found from the end of the file; and what was reserved beyond it goes back to the volume. A file that cannot
+        // be cut is walked at the next start.
+        if self.is_preallocated || self.file_bytes > self.written {
+            self.cut(self.written);
+        }
+        Ok(())
+    }
+
+    /// Whether a record of so many bytes belongs into the next segment.
+    pub(crate) fn is_full_for(&self, bytes: u64, segment_bytes: u64) -> bool {
+        self.rows.len() >= SEGMENT_RECORDS_MAX || (self.rows.len() > 0 && self.end() + bytes > segment_bytes)
+    }
+
+    /// What the file may yet grow by.
+    pub(crate) fn growth(&self, segment_bytes: u64) -> u64 {
+        segment_bytes.saturating_sub(self.file_bytes)
+    }
+
+    /// What was appended and not written.
+    pub(crate) fn gathered_bytes(&self) -> u64 {
+        self.gathered.len() as u64
+    }
+
+    /// Writes what has gathered. On failure it stays gathered, and the file ends where it ended.
+    pub(crate) fn write(&mut self) -> std::io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.segment.file.write_at(&self.gathered, self.written) {
+            // Whatever cannot be cut is written over by the next attempt, or cut by the next recovery.
+            self.cut(self.written);
+            return Err(error);
+        }
+        self.written += self.gathered.len() as u64;
+        self.set_file_bytes(self.file_bytes.max(self.written));
+        self.gathered.clear();
+        self.gathered.shrink_to(2 * WRITE_BYTES);
+        Ok(())
+    }
+
+    /// Forgets the group and cuts the file back to the last commit; says whether the cut succeeded.
+    pub(crate) fn roll_back(&mut self) -> bool {
+        self.rows.truncate(self.rows.len() - self.pending.len());
+        self.pending.clear();
+        self.gathered.clear();
+        let is_cut = self.file_bytes == self.committed || self.cut(self.committed);
+        if is_cut {
+            self.written = self.committed;
+        }
+        is_cut
+    }
+
+    /// As `roll_back`, for a segment that takes no more records: the cut is synced as far as the disk allows, for another segment
+    /// will follow, and what a loss of power left of the group would be taken for damage there.
+    pub(crate) fn give_up(&mut self) {
+        self.roll_back();
+        self.segment.file.sync().ok();
+    }
+
+    /// Makes the file end at `bytes`; says whether it does.
+    fn cut(&mut self, bytes: u64) -> bool {
+        let is_cut = self.segment.file.truncate(bytes).is_ok();
+        if is_cut {
+            self.is_preallocated = false;
+            self.set_file_bytes(bytes);
+        }
+        is_cut
+    }
+
+    fn set_file_bytes(&mut self, bytes: u64) {
+        self.file_bytes = bytes;
+        self.segment.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn publish(&mut self) {
+        self.segment.publish(self.pending.drain(..));
+        self.committed = self.written;
+    }
+}
