@@ -13,6 +13,10 @@ use crate::{cluster, demo, ebpf, preflight, tidy, tools};
 
 const CARGO_DENY: &str = "0.20.2";
 
+/// Property tests draw the same cases in every run of the suite, so that a red run says something about the change. Plain
+/// `cargo test` draws new ones each time, and `PROPTEST_CASES=100000 cargo test -p PACKAGE` hunts.
+const PROPERTY_SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "1");
+
 /// How a suite ended, if not with an error.
 enum Outcome {
     Passed,
@@ -36,7 +40,7 @@ const SUITES: [Suite; 13] = [
     Suite { name: "docs", next_step: "cargo doc --workspace --no-deps", run: docs },
     Suite { name: "gen", next_step: "cargo xtask gen", run: generated },
     Suite { name: "chart", next_step: "cargo xtask gen --bless-chart, and read the difference", run: chart },
-    Suite { name: "unit", next_step: "cargo test -p PACKAGE TEST", run: unit },
+    Suite { name: "unit", next_step: "PROPTEST_RNG_SEED=1 cargo test -p PACKAGE TEST", run: unit },
     Suite {
         name: "sim",
         next_step: "replay the seed with the line above; what it finds becomes a test of the crate it lies in",
@@ -176,7 +180,8 @@ fn first_difference<'a>(was: &'a str, is: &'a str) -> Option<(usize, (&'a str, &
 }
 
 fn unit(places: &Places) -> Result<Outcome> {
-    cargo_test(places, "unit", &[], Echo::TestResults, &[])?;
+    let (name, seed) = PROPERTY_SEED;
+    cargo_test(places, "unit", &[], Echo::TestResults, &[(name.to_owned(), seed.to_owned())])?;
     places.cargo().args(["test", "-p", "xtask"]).shown_ok(&places.log("unit"), Echo::TestResults)?;
     Ok(Outcome::Passed)
 }
