@@ -142,6 +142,7 @@ impl World {
             self.coverage.note(Sometimes::NotSplit);
         }
         self.say(|| format!("request {number} of {counts:?}, try {attempt}: {verdict:?}"));
+        let to_disk = matches!(&verdict, Verdict::Admitted(admission) if !admission.persist.is_empty());
         match verdict {
             Verdict::Split => unreachable!("what is cut is not to be cut again"),
             Verdict::Refused(refusal) => {
@@ -152,7 +153,7 @@ impl World {
             }
             Verdict::Admitted(admission) => self.admit(Waiter { request: number, attempt, shed: admission.shed }, &counts, admission),
         }
-        self.check_bounds();
+        self.check_bounds(to_disk);
     }
 
     fn note_refusal(&mut self, reason: RefuseReason, pause: Duration) {
@@ -259,9 +260,10 @@ impl World {
         self.plan_in(way, Event::Reply { request, attempt, answer });
     }
 
-    fn check_bounds(&self) {
+    fn check_bounds(&self, to_disk: bool) {
         let Some(process) = &self.process else { return };
         let gauges = process.pipeline.gauges();
+        assert!(!to_disk || gauges.disk_bytes <= gauges.disk_bytes_max, "the disk's budget was passed");
         assert!(
             gauges.memory_bytes <= gauges.memory_bytes_max && gauges.memory_items <= gauges.memory_items_max,
             "memory passed its bound"

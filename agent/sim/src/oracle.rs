@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use pipeline::{Books, Checkpoint, Outcome, Persist, RecordId, Recovered, Send};
+use pipeline::{Books, Checkpoint, Outcome, Persist, RECORD_DISK_BYTES, RecordId, Recovered, Send};
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
 
 use crate::coverage::{Coverage, Sometimes};
@@ -43,6 +43,8 @@ pub(crate) struct Oracle {
     rejected: Vec<Vec<bool>>,
     takes: Vec<Vec<Signal>>,
     records: BTreeMap<RecordId, Record>,
+    /// Lengths of the bodies on disk.
+    lengths: BTreeMap<RecordId, u64>,
     /// Records whose place in the books is decided, and when that was.
     counted: BTreeMap<RecordId, u64>,
     /// Durable, and not yet given back to the disk.
@@ -69,6 +71,7 @@ impl Oracle {
             rejected: vec![Vec::new(); destinations],
             takes,
             records: BTreeMap::new(),
+            lengths: BTreeMap::new(),
             counted: BTreeMap::new(),
             kept: BTreeSet::new(),
             moment: 0,
@@ -119,6 +122,7 @@ impl Oracle {
         self.counted.insert(record.id, self.moment);
         if is_stored {
             self.kept.insert(record.id);
+            self.lengths.insert(record.id, record.body.len() as u64);
             self.name(record.id, &record.body, record.signal, record.counts);
         }
     }
@@ -184,6 +188,14 @@ impl Oracle {
         self.snapshots.push_back(Snapshot { generation: checkpoint.generation, moment: self.moment, tally: self.tally.clone() });
     }
 
+    /// What the records that a checkpoint says are on disk take there.
+    pub(crate) fn disk_bytes(&self, checkpoint: &Checkpoint) -> u64 {
+        let ids = Class::ALL.into_iter().zip(&checkpoint.stored).flat_map(|(class, ranges)| {
+            ranges.iter().flat_map(|(first, last)| first..=last).map(move |sequence| RecordId { class, sequence })
+        });
+        ids.map(|id| self.lengths.get(&id).map_or(0, |length| length + RECORD_DISK_BYTES)).sum()
+    }
+
     /// A checkpoint is durable; `released` may be deleted, and `published` is what users see from here on.
     pub(crate) fn note_durable(&mut self, checkpoint: Checkpoint, released: &[pipeline::IdRanges; Class::COUNT], published: &Books) {
         self.kept.retain(|id| !released[id.class.index()].contains(id.sequence));
@@ -237,6 +249,7 @@ impl Oracle {
         self.tally = tally;
         self.moment += 1;
         for stored in &recovered.stored {
+            self.lengths.insert(stored.id, u64::from(stored.bytes));
             let is_counted = self.counted.get(&stored.id).is_some_and(|at| *at <= moment);
             // The final flush stores what was counted long before; the checkpoint knows it if some destination needs it no more.
             if is_counted || settled_by(stored.id, false) {

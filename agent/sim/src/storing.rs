@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pipeline::Checkpoint;
+use pipeline::{Checkpoint, RECORD_DISK_BYTES};
 use spool::Append;
 
 use crate::coverage::Sometimes;
@@ -110,6 +110,10 @@ impl World {
         self.oracle.note_checkpoint(&checkpoint);
         self.oracle.tally.compare(process.pipeline.books());
         let Some(storage) = &mut process.storage else { return };
+        let waiting = storage.queue.iter().filter(|job| job.waiter.is_some()).flat_map(|job| &job.records);
+        let reserved: u64 = waiting.map(|record| record.body.len() as u64 + RECORD_DISK_BYTES).sum();
+        let counted = process.pipeline.gauges().disk_bytes;
+        assert_eq!(counted, self.oracle.disk_bytes(&checkpoint) + reserved, "bytes on disk: the engine's number beside its records");
         storage.checkpointed = now;
         let written = storage.spool.write_checkpoint(&checkpoint);
         if written.is_err() {

@@ -24,6 +24,9 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(1_200);
 /// More events than any sound history has: beyond, something goes round in a circle.
 const EVENTS_MAX: u64 = 400_000;
 
+/// More than any record takes.
+const RECORD_BYTES_MAX: u64 = 32 << 10;
+
 /// Something that happens.
 pub(crate) enum Event {
     /// A client, or the kernel, hands a request over.
@@ -309,6 +312,11 @@ impl World {
             unreachable!("the ledger is broken: {broken:?}");
         }
         self.oracle.judge(process.pipeline.books(), is_whole);
+        // Nothing is held, so the disk keeps no more than the segments that grow and what a failed deletion left.
+        let segments = self.disk.names().into_iter().filter(|name| name.ends_with(".segment"));
+        let bytes: u64 = segments.map(|name| self.disk.content(&name).len() as u64).sum();
+        let most = 2 * Class::COUNT as u64 * (self.plan.segment_bytes + RECORD_BYTES_MAX);
+        assert!(bytes <= most, "{bytes} bytes of segments are kept for nothing");
     }
 
     /// A graceful end and a start of an agent that holds nothing change no number.
