@@ -97,7 +97,9 @@ pub(crate) fn unix_ms() -> u64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use bytes::Bytes;
-    use pipeline::{BufferMode, ClassPolicy, Config, DestinationConfig, MemoryLimits, Origin, Request, RetryPolicy, Verdict};
+    use pipeline::{
+        BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, Origin, Request, RetryPolicy, Verdict,
+    };
     use vocabulary::{Class, ClassCounts, Signal};
 
     use super::*;
@@ -109,9 +111,16 @@ pub(crate) mod tests {
                 mode,
                 memory: MemoryLimits { bytes: 1 << 20, items: 10_000 },
                 disk_bytes: 1 << 20,
+                on_full: OnFull::RefuseIntake,
                 soft_percent: 100,
                 classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
-                destinations: vec![DestinationConfig { name: "backend".into(), signals: Vec::new(), in_flight: 1, retry }],
+                destinations: vec![DestinationConfig {
+                    name: "backend".into(),
+                    signals: Vec::new(),
+                    in_flight: 1,
+                    retry,
+                    delivery: Delivery::Required,
+                }],
             },
             None,
         );

@@ -217,6 +217,11 @@ fn buffers(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<(
         ("memory_limit_items", "Bound of the items in memory", gauges.memory_items_max),
         ("disk_bytes", "Unsettled records on disk, in bytes", gauges.disk_bytes),
         ("disk_limit_bytes", "Bound of the records on disk, in bytes; 0 without a disk", gauges.disk_bytes_max),
+        (
+            "destination_disk_limit_bytes",
+            "Share of the disk of each destination, in bytes; 0 without a disk",
+            gauges.destination_disk_bytes_max,
+        ),
         ("held_records", "Records that some destination has yet to settle", gauges.held_records),
         ("oldest_seconds", "Age of the oldest unsettled record, in seconds", age),
         ("over_soft_limit", "1 while Normal and Bulk are spilled or shed", u64::from(gauges.over_soft)),
@@ -225,7 +230,9 @@ fn buffers(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<(
     for (name, help, value) in plain {
         gauge(encoder, name, help, |family| family.gauge(&[], value))?;
     }
-    Ok(())
+    gauge(encoder, "destination_disk_bytes", "Records on disk that a destination has yet to settle, in bytes", |family| {
+        gauges.destinations.iter().try_for_each(|each| family.gauge(&[("destination", &each.name)], each.disk_bytes))
+    })
 }
 
 fn board_gauges(encoder: &mut DescriptorEncoder<'_>, board: &Board) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crds::fleet;
 use outputs::Condition;
-use pipeline::{Books, DestinationBook, DestinationCell, InputCell, KernelBook};
+use pipeline::{Books, DestinationBook, DestinationCell, Gauges, InputCell, KernelBook};
 use vocabulary::{Class, Signal};
 
 use crate::board::{Board, SourceCondition, Started, bounded};
@@ -52,6 +52,7 @@ pub(crate) fn report(reporter: &Reporter, board: &Board, started: &Started, sequ
             disk_bytes_max: gauges.disk_bytes_max,
             oldest_milliseconds: gauges.oldest_received_unix_ms.map_or(0, |received| unix_ms().saturating_sub(received)),
             fill_permille: gauges.fill_permille,
+            disk_share_permille: disk_share_permille(gauges),
             disk_failed: board.disk_failed.load(Ordering::Relaxed),
         }),
         sources: source_states(board),
@@ -62,6 +63,12 @@ pub(crate) fn report(reporter: &Reporter, board: &Board, started: &Started, sequ
         crash_volatile_lower: *lower,
         crash_volatile_upper: *upper,
     }
+}
+
+/// Fill of the fullest share of the disk; 0 without a disk.
+fn disk_share_permille(gauges: &Gauges) -> u64 {
+    let fullest = gauges.destinations.iter().map(|destination| destination.disk_bytes).max().unwrap_or(0);
+    fullest.saturating_mul(1_000).checked_div(gauges.destination_disk_bytes_max).unwrap_or(0)
 }
 
 fn input_totals((signal, class, cell): (Signal, Class, &InputCell)) -> Option<fleet::InputTotals> {

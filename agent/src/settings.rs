@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crds::agent::{AgentConfig, Buffer, BufferMode, ClassConfig, DiskBuffer, OtlpSource, Sources};
+use crds::agent::{AgentConfig, Buffer, BufferMode, ClassConfig, Delivery, DiskBuffer, OnFull, OtlpSource, Sources};
 use outputs::{EndpointError, OtlpGrpc, Output, Terminal};
 use pipeline::{ClassPolicy, Config, DestinationConfig, MemoryLimits, RetryPolicy};
 use vocabulary::Class;
@@ -67,6 +67,8 @@ pub(crate) enum InvalidSettings {
     DestinationTwice(String),
     #[error("destination `{0}`: inFlight is 0, so nothing would ever be sent; use at least 1")]
     NoFlight(String),
+    #[error("destination `{0}` has delivery BestEffort, but buffer.mode Memory has no share of a disk to drop from: remove delivery")]
+    BestEffortWithoutDisk(String),
     #[error("destination `{name}`")]
     Endpoint { name: String, source: EndpointError },
 }
@@ -94,6 +96,7 @@ impl Settings {
             },
             memory: MemoryLimits { bytes: buffer.memory_bytes, items: buffer.memory_items },
             disk_bytes: buffer.disk.as_ref().map_or(0, |disk| disk.bytes),
+            on_full: on_full(buffer.disk.as_ref().map(|disk| disk.on_full).unwrap_or_default()),
             soft_percent: document.soft_percent,
             classes,
             destinations,
@@ -109,7 +112,7 @@ impl Settings {
             mode: BufferMode::Spill,
             memory_bytes: 64 << 20,
             memory_items: 500_000,
-            disk: Some(DiskBuffer { path: "./forebay-data".into(), bytes: 1 << 30, segment_bytes: 16 << 20 }),
+            disk: Some(DiskBuffer { path: "./forebay-data".into(), bytes: 1 << 30, segment_bytes: 16 << 20, on_full: OnFull::default() }),
         };
         document.sources =
             Sources { otlp: Some(OtlpSource { grpc_listen: "127.0.0.1:4317".into(), request_bytes_max: 16 << 20 }), ebpf: None };
@@ -151,6 +154,21 @@ fn check_buffer(buffer: &Buffer) -> Result<(), InvalidSettings> {
     }
 }
 
+const fn on_full(policy: OnFull) -> pipeline::OnFull {
+    match policy {
+        OnFull::DropOldest => pipeline::OnFull::DropOldest,
+        OnFull::DropNewest => pipeline::OnFull::DropNewest,
+        OnFull::RefuseIntake => pipeline::OnFull::RefuseIntake,
+    }
+}
+
+const fn delivery(delivery: Delivery) -> pipeline::Delivery {
+    match delivery {
+        Delivery::Required => pipeline::Delivery::Required,
+        Delivery::BestEffort => pipeline::Delivery::BestEffort,
+    }
+}
+
 fn class_policies(document: &AgentConfig) -> Result<[ClassPolicy; Class::COUNT], InvalidSettings> {
     let mut seen = HashSet::new();
     for class in &document.classes {
@@ -187,6 +205,9 @@ fn destinations(document: &AgentConfig) -> Result<(Vec<DestinationConfig>, Vec<T
         if destination.in_flight == 0 {
             return Err(InvalidSettings::NoFlight(name));
         }
+        if destination.delivery == Delivery::BestEffort && document.buffer.disk.is_none() {
+            return Err(InvalidSettings::BestEffortWithoutDisk(name));
+        }
         OtlpGrpc::check(&destination.endpoint).map_err(|source| InvalidSettings::Endpoint { name: name.clone(), source })?;
         let retry = RetryPolicy {
             initial: Duration::from_millis(destination.retry.initial_milliseconds.into()),
@@ -194,7 +215,13 @@ fn destinations(document: &AgentConfig) -> Result<(Vec<DestinationConfig>, Vec<T
             deadline: destination.retry.deadline_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         };
         let in_flight = usize::try_from(destination.in_flight).unwrap_or(usize::MAX);
-        built.0.push(DestinationConfig { name, signals: destination.signals.clone(), in_flight, retry });
+        built.0.push(DestinationConfig {
+            name,
+            signals: destination.signals.clone(),
+            in_flight,
+            retry,
+            delivery: delivery(destination.delivery),
+        });
         built.1.push(Target::OtlpGrpc(destination.endpoint.clone()));
     }
     Ok(built)
@@ -202,7 +229,8 @@ fn destinations(document: &AgentConfig) -> Result<(Vec<DestinationConfig>, Vec<T
 
 fn terminal() -> (Vec<DestinationConfig>, Vec<Target>) {
     let retry = RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(1), deadline: None };
-    let config = DestinationConfig { name: TERMINAL.into(), signals: Vec::new(), in_flight: 1, retry };
+    let delivery = pipeline::Delivery::Required;
+    let config = DestinationConfig { name: TERMINAL.into(), signals: Vec::new(), in_flight: 1, retry, delivery };
     (vec![config], vec![Target::Terminal])
 }
 

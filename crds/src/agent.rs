@@ -1,6 +1,7 @@
 //! The document an agent is configured with: what the operator writes into the ConfigMap of a pipeline, and what a person
 //! writes for `forebay-agent run --config FILE`. Every field but the destinations has a default, so the smallest document is short.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use vocabulary::{Class, Signal};
 
@@ -131,6 +132,31 @@ pub struct DiskBuffer {
     pub bytes: u64,
     /// Size of a segment, in bytes.
     pub segment_bytes: u64,
+    /// What happens when a destination's share of it is full. Default `RefuseIntake`.
+    #[serde(default)]
+    pub on_full: OnFull,
+}
+
+/// What happens when a destination's share of the disk, which all destinations divide equally, is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnFull {
+    /// The destination drops what it has waited with longest, from the lowest class up, as `Evicted`.
+    DropOldest,
+    /// The destination does without what comes, as `DiskFull`.
+    DropNewest,
+    /// Clients are refused while a `Required` destination has no room; a `BestEffort` one drops its oldest, as `Evicted`.
+    #[default]
+    RefuseIntake,
+}
+
+/// Whether a destination may stop intake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Delivery {
+    /// Nothing for it is dropped for want of disk: intake is refused until it has room.
+    #[default]
+    Required,
+    /// It drops its oldest items rather than stop intake.
+    BestEffort,
 }
 
 /// Policy of one class.
@@ -174,6 +200,9 @@ pub struct Destination {
     pub endpoint: String,
     /// Requests that may be on their way at once.
     pub in_flight: u32,
+    /// Whether it may stop intake when its share of the disk is full. Default `Required`.
+    #[serde(default)]
+    pub delivery: Delivery,
     /// How it is tried again.
     #[serde(default)]
     pub retry: Retry,

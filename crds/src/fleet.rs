@@ -192,6 +192,9 @@ pub struct BufferGauges {
     /// How near intake is to its hard limit, in permille: what the soft limit is compared with.
     #[prost(uint64, tag = "9")]
     pub fill_permille: u64,
+    /// How full the fullest destination's share of the disk is, in permille.
+    #[prost(uint64, tag = "10")]
+    pub disk_share_permille: u64,
 }
 
 /// State of one source.

@@ -44,6 +44,26 @@ pub struct RetryPolicy {
     pub deadline: Option<Duration>,
 }
 
+/// What happens when a destination's share of the disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// The destination gives up its oldest record of the lowest class, as `Evicted`.
+    DropOldest,
+    /// The destination does without the new record, as `DiskFull`.
+    DropNewest,
+    /// Clients are refused while a `Required` destination has no room; a `BestEffort` one drops its oldest.
+    RefuseIntake,
+}
+
+/// Whether a destination may stop intake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Nothing is dropped for want of room: intake is refused until it has some.
+    Required,
+    /// It loses its oldest records rather than stop intake.
+    BestEffort,
+}
+
 /// One destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationConfig {
@@ -55,6 +75,8 @@ pub struct DestinationConfig {
     pub in_flight: usize,
     /// How it is tried again.
     pub retry: RetryPolicy,
+    /// Whether it may stop intake when its share of the disk is full.
+    pub delivery: Delivery,
 }
 
 /// Everything the engine obeys.
@@ -64,8 +86,10 @@ pub struct Config {
     pub mode: BufferMode,
     /// Bounds of memory.
     pub memory: MemoryLimits,
-    /// Budget of the disk for records, in bytes; 0 in mode `Memory`.
+    /// Budget of the disk for records, in bytes; 0 in mode `Memory`. Each destination has an equal share of it.
     pub disk_bytes: u64,
+    /// What happens when a share of it is full.
+    pub on_full: OnFull,
     /// Fill of memory, in percent, from which Normal and Bulk are spilled or shed; 100 switches the soft limit off.
     pub soft_percent: u32,
     /// Policies, indexed by class.

@@ -313,7 +313,7 @@ impl Destination {
         true
     }
 
-    pub(crate) fn gauge(&self) -> DestinationGauge {
+    pub(crate) fn gauge(&self, disk_bytes: u64) -> DestinationGauge {
         let backing_off_until = self.pause_until();
         DestinationGauge {
             name: self.name.clone(),
@@ -325,6 +325,7 @@ impl Destination {
             },
             backing_off_until,
             consecutive_failures: self.failures(),
+            disk_bytes,
         }
     }
 }

@@ -10,10 +10,11 @@ use vocabulary::{Class, ClassCounts, DropReason, Signal};
 use crate::checkpoint::Cut;
 use crate::dispatch::Destination;
 use crate::drain_rate::DrainRate;
+use crate::eviction::Searched;
 use crate::lifecycle::{Lifecycle, Remaining};
 use crate::moves::{HeldState, Settlement};
 use crate::per_class::PerClass;
-use crate::space::{Size, Space};
+use crate::space::{Size, Space, on_disk};
 use crate::{Books, Broken, BufferMode, Config, Gauges, IdRanges, KernelBook, Origin, Phase, RecordId, Recovered};
 
 /// Where a held record lies.
@@ -58,6 +59,8 @@ pub(crate) struct Lane {
 pub(crate) struct Storing {
     pub(crate) entry: Entry,
     pub(crate) origin: Origin,
+    /// One bit per destination that does without it, because its share of the disk is full.
+    pub(crate) skipped: u16,
 }
 
 /// The pure heart of an agent: see the crate's page for the order of calls. Every method that takes `now` expects the
@@ -75,6 +78,7 @@ pub struct Pipeline {
     pub(crate) volatile_records: u64,
     pub(crate) volatile_items: u64,
     pub(crate) destinations: Vec<Destination>,
+    pub(crate) searched: Searched,
     pub(crate) drain: DrainRate,
     pub(crate) refusals: u64,
     pub(crate) books: Books,
@@ -112,6 +116,7 @@ impl Pipeline {
             volatile_items: 0,
             missed: vec![Default::default(); destinations.len()],
             destinations,
+            searched: Searched::default(),
             drain: DrainRate::default(),
             refusals: 0,
             published: books.clone(),
@@ -166,7 +171,8 @@ impl Pipeline {
             fill_permille: self.space.permille(),
             over_soft: self.space.is_over_soft(),
             phase: self.lifecycle.phase(),
-            destinations: self.destinations.iter().map(Destination::gauge).collect(),
+            destinations: (0..).zip(&self.destinations).map(|(index, each)| each.gauge(self.space.shares.bytes(index))).collect(),
+            destination_disk_bytes_max: self.space.shares.bytes_max(),
         }
     }
 
@@ -185,7 +191,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Verifies what `check` does, and that what the books hold is the sum over held records. Linear in held records.
+    /// Verifies what `check` does, and that what the books hold, and what each destination's share of the disk holds, is the sum
+    /// over held records. Linear in held records.
     ///
     /// # Errors
     /// The first identity that does not hold.
@@ -201,7 +208,18 @@ impl Pipeline {
                 book.check_held(signal, crate::moves::row(&held, signal))?;
             }
         }
-        Ok(())
+        (0..self.destinations.len()).try_for_each(|index| self.check_share(index))
+    }
+
+    fn check_share(&self, index: usize) -> Result<(), Broken> {
+        let held = self.lanes.iter().flat_map(|(_, lane)| lane.entries.values()).filter(|entry| entry.place == Place::Disk);
+        let all = held.chain(self.storing.values().map(|storing| &storing.entry));
+        let bytes = all.filter(|entry| entry.unsettled & 1 << index != 0).map(|entry| on_disk(u64::from(entry.bytes))).sum();
+        crate::books::equal(
+            || format!("share of the disk = sum over records of destination {index}"),
+            self.space.shares.bytes(index),
+            bytes,
+        )
     }
 
     /// Ranges that a checkpoint would list.
@@ -232,14 +250,19 @@ impl Pipeline {
         RecordId { class, sequence }
     }
 
-    /// A counted record begins to be held by the destinations of its bits; the others need it no more.
-    pub(crate) fn hold(&mut self, id: RecordId, entry: Entry) {
+    /// A counted record begins to be held by the destinations of its bits; the others need it no more, for those of `skipped` it
+    /// is dropped at once.
+    pub(crate) fn hold(&mut self, id: RecordId, entry: Entry, skipped: u16) {
         let state = entry.waiting_state();
-        for (destination, book) in self.destinations.iter_mut().zip(&mut self.books.destinations) {
+        for (index, (destination, book)) in self.destinations.iter_mut().zip(&mut self.books.destinations).enumerate() {
             if entry.unsettled & destination.bit == 0 {
                 destination.queues[id.class].settled.insert(id.sequence);
+                if skipped & destination.bit != 0 {
+                    book.turn_down(entry.signal, &entry.counts, DropReason::DiskFull);
+                }
                 continue;
             }
+            self.searched.look_again(index, id);
             book.take_on(entry.signal, &entry.counts, state);
             destination.enqueue(id);
             if entry.place == Place::Memory {
@@ -272,7 +295,9 @@ impl Pipeline {
             return;
         };
         book.settle(entry.signal, &entry.counts, from, how);
-        if entry.place != Place::Disk {
+        if entry.place == Place::Disk {
+            self.space.shares.give(destination.bit, u64::from(entry.bytes));
+        } else {
             crate::moves::subtract_counts(&mut destination.volatile, entry.signal, &entry.counts);
         }
         destination.queues[id.class].settled.insert(id.sequence);
@@ -324,21 +349,26 @@ impl Pipeline {
     /// Gives a record up for every destination that still waits for it.
     pub(crate) fn give_up(&mut self, id: RecordId, reason: DropReason) {
         for index in 0..self.destinations.len() {
-            let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
-            let Some(destination) = self.destinations.get_mut(index) else { return };
-            if entry.unsettled & destination.bit == 0 {
-                continue;
-            }
-            let from = if destination.is_in_flight(id) {
-                HeldState::InFlight
-            } else if destination.is_retrying(id) {
-                HeldState::WaitingRetry
-            } else {
-                entry.waiting_state()
-            };
-            destination.forget(id);
-            self.settle(index, id, from, Settlement::Dropped(reason));
+            self.give_up_for(index, id, reason);
         }
+    }
+
+    /// Gives a record up for one destination, if it waits for it.
+    pub(crate) fn give_up_for(&mut self, index: usize, id: RecordId, reason: DropReason) {
+        let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
+        let Some(destination) = self.destinations.get_mut(index) else { return };
+        if entry.unsettled & destination.bit == 0 {
+            return;
+        }
+        let from = if destination.is_in_flight(id) {
+            HeldState::InFlight
+        } else if destination.is_retrying(id) {
+            HeldState::WaitingRetry
+        } else {
+            entry.waiting_state()
+        };
+        destination.forget(id);
+        self.settle(index, id, from, Settlement::Dropped(reason));
     }
 
     pub(crate) fn remaining(&self) -> Remaining {

@@ -205,6 +205,8 @@ pub struct Gauges {
     pub phase: Phase,
     /// One per configured destination.
     pub destinations: Vec<DestinationGauge>,
+    /// What each of them may hold on disk, in bytes.
+    pub destination_disk_bytes_max: u64,
 }
 
 /// Whether a destination is sent records.
@@ -246,6 +248,8 @@ pub struct DestinationGauge {
     pub backing_off_until: Option<Duration>,
     /// Failures since the last success, those of one volley counted once.
     pub consecutive_failures: u32,
+    /// What records it has yet to settle take on disk, in bytes, headers and reserved ones included.
+    pub disk_bytes: u64,
 }
 
 impl Admission {

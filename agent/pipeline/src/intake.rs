@@ -44,7 +44,7 @@ impl Pipeline {
             return Verdict::Split;
         }
         let mut space = self.room();
-        let placement = space.place(class, Size { bytes: body.len() as u64, items: counts.total() });
+        let placement = space.place(class, Size { bytes: body.len() as u64, items: counts.total() }, self.route(signal));
         if counts.is_mixed() && matches!(placement, Placement::Shed | Placement::Full) {
             return Verdict::Split;
         }
@@ -76,12 +76,13 @@ impl Pipeline {
             return verdict;
         }
         let mut space = self.room();
+        let route = self.route(signal);
         let mut total_bytes = 0;
         let mut pieces = Vec::with_capacity(parts.len());
         for Part { class, items, body } in parts {
             let size = Size { bytes: body.len() as u64, items: u64::from(items) };
             total_bytes += size.bytes;
-            pieces.push(Piece { class, counts: ClassCounts::of(class, items), body, placement: space.place(class, size) });
+            pieces.push(Piece { class, counts: ClassCounts::of(class, items), body, placement: space.place(class, size, route) });
         }
         if let Some(reason) = refusal(origin, &pieces) {
             return self.refuse(signal, &counts, reason, total_bytes);
@@ -106,9 +107,9 @@ impl Pipeline {
     /// The spool made a record durable. From here on it counts as received and may be sent.
     pub fn handle_stored(&mut self, now: Duration, id: RecordId) {
         self.observe(now);
-        if let Some(Storing { entry, .. }) = self.storing.remove(&id) {
+        if let Some(Storing { entry, skipped, .. }) = self.storing.remove(&id) {
             self.books.receive(entry.signal, &entry.counts);
-            self.hold(id, entry);
+            self.hold(id, entry, skipped);
             return;
         }
         let lane = &mut self.lanes[id.class];
@@ -122,7 +123,7 @@ impl Pipeline {
         }
         self.volatile_records -= 1;
         self.volatile_items -= entry.counts.total();
-        self.space.take_disk(u64::from(entry.bytes));
+        self.space.take_disk(u64::from(entry.bytes), entry.unsettled);
         lane.stored.insert(id.sequence);
         self.is_dirty = true;
     }
@@ -142,7 +143,7 @@ impl Pipeline {
     /// `as_if` overrules where the record came from: what cannot be refused is treated as the kernel's.
     fn store_failed(&mut self, now: Duration, id: RecordId, as_if: Option<Origin>) {
         self.observe(now);
-        let Some(Storing { entry, origin }) = self.storing.remove(&id) else {
+        let Some(Storing { entry, origin, .. }) = self.storing.remove(&id) else {
             if self.lanes[id.class].entries.get(&id.sequence).is_some_and(|entry| entry.place == Place::Flushing) {
                 self.give_up(id, DropReason::DiskError);
             }
@@ -158,6 +159,7 @@ impl Pipeline {
         if entry.body.is_some() {
             self.space.give_memory(id.class, entry.size());
         }
+        self.space.shares.give(entry.unsettled, u64::from(entry.bytes));
         self.space.give_disk(u64::from(entry.bytes));
         // The id stays unused for ever; it counts as settled so that ranges merge over it.
         for destination in &mut self.destinations {
@@ -227,30 +229,53 @@ impl Pipeline {
     /// Carries out what was decided for one piece; its room is taken already.
     fn take(&mut self, occasion: Occasion, piece: Piece, admission: &mut Admission) {
         let Occasion { unix_ms, signal, origin } = occasion;
-        let Piece { class, counts, body, placement } = piece;
-        match (placement, origin) {
-            (Placement::Shed, _) | (Placement::Full, Origin::Client) => self.shed(signal, &counts, DropReason::SoftLimit, admission),
-            (Placement::Full, Origin::Kernel) => self.shed(signal, &counts, DropReason::QueueFull, admission),
-            (Placement::TooLarge, _) => self.shed(signal, &counts, DropReason::TooLarge, admission),
-            (Placement::Memory | Placement::Both | Placement::Disk, _) => {
+        match (piece.placement, origin) {
+            (Placement::Shed, _) | (Placement::Full, Origin::Client) => self.shed(signal, &piece.counts, DropReason::SoftLimit, admission),
+            (Placement::Full, Origin::Kernel) => self.shed(signal, &piece.counts, DropReason::QueueFull, admission),
+            (Placement::TooLarge, _) => self.shed(signal, &piece.counts, DropReason::TooLarge, admission),
+            (Placement::Memory, _) => {
+                let Piece { class, counts, body, .. } = piece;
                 let id = self.next_id(class);
-                let unsettled = self.route(signal);
-                let (place, kept) = match placement {
-                    Placement::Memory => (Place::Memory, Some(body.clone())),
-                    Placement::Both => (Place::Disk, Some(body.clone())),
-                    _ => (Place::Disk, None),
-                };
                 let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
-                let entry = Entry { body: kept, received_unix_ms: unix_ms, arrived: self.now, counts, bytes, unsettled, signal, place };
-                if place == Place::Memory {
-                    self.books.receive(signal, &counts);
-                    self.hold(id, entry);
-                } else {
-                    self.storing.insert(id, Storing { entry, origin });
-                    admission.persist.push(Persist { id, signal, counts, received_unix_ms: unix_ms, body });
-                }
+                let (unsettled, place) = (self.route(signal), Place::Memory);
+                let entry =
+                    Entry { body: Some(body), received_unix_ms: unix_ms, arrived: self.now, counts, bytes, unsettled, signal, place };
+                self.books.receive(signal, &counts);
+                self.hold(id, entry, 0);
             }
+            (Placement::Both | Placement::Disk, _) => self.take_to_disk(occasion, piece, admission),
         }
+    }
+
+    /// As [`Self::take`], for a piece that goes to disk.
+    fn take_to_disk(&mut self, occasion: Occasion, piece: Piece, admission: &mut Admission) {
+        let Occasion { unix_ms, signal, origin } = occasion;
+        let Piece { class, counts, body, placement } = piece;
+        let is_up = placement == Placement::Both;
+        let route = self.route(signal);
+        let unsettled = self.share_out(route, class, body.len() as u64);
+        if unsettled == 0 {
+            let size = Size { bytes: body.len() as u64, items: counts.total() };
+            if is_up {
+                self.space.give_memory(class, size);
+            }
+            self.space.give_disk(size.bytes);
+            self.shed(signal, &counts, DropReason::DiskFull, admission);
+            return;
+        }
+        let id = self.next_id(class);
+        let entry = Entry {
+            body: is_up.then(|| body.clone()),
+            received_unix_ms: unix_ms,
+            arrived: self.now,
+            counts,
+            bytes: u32::try_from(body.len()).unwrap_or(u32::MAX),
+            unsettled,
+            signal,
+            place: Place::Disk,
+        };
+        self.storing.insert(id, Storing { entry, origin, skipped: route & !unsettled });
+        admission.persist.push(Persist { id, signal, counts, received_unix_ms: unix_ms, body });
     }
 }
 

@@ -27,6 +27,11 @@
 //! - Memory is bounded by bytes and by items; each has a share reserved per class and a pool for all. Fill is that of the whole
 //!   or of the pool, whichever is fuller. The soft limit is left five points below where it was entered. A class within its
 //!   reserved share is never shed. Normal and Bulk may fill the disk up to the soft percentage, the rest is for what matters.
+//! - Each destination has an equal share of the disk, in bytes and in records, counted in what it has yet to settle; what several
+//!   need counts for each, so the shares together are within the disk. When a share is full, policy decides for that destination
+//!   alone: clients are refused (`Required`, and nothing of it is lost), or its oldest record of the lowest class is dropped as
+//!   `Evicted`, or it does without the new one (`DiskFull`). Nothing is evicted for what matters less, nor what is on its way: the
+//!   new record is dropped instead, as `DiskFull`. The reserve above the soft percentage is not kept where evicting makes it.
 //! - A mixed request is cut only under pressure: above the soft limit, with a destination failing, or with a backlog on disk.
 //!   Uncut, it counts for the highest class it holds.
 //! - What the kernel gives cannot be refused: without room it is dropped as `QueueFull`. While inputs drain it is still taken,
@@ -57,6 +62,7 @@ mod config;
 mod dispatch;
 mod drain_rate;
 mod engine;
+mod eviction;
 mod exchange;
 mod intake;
 mod jitter;
@@ -68,12 +74,13 @@ mod ranges;
 mod record;
 mod recovery;
 mod sending;
+mod shares;
 mod shutdown;
 mod space;
 
 pub use books::{Books, Broken, DestinationBook, DestinationCell, Held, InputCell, KernelBook};
 pub use checkpoint::CHECKPOINT_RANGES_MAX;
-pub use config::{BufferMode, ClassPolicy, Config, DestinationConfig, MemoryLimits, RetryPolicy};
+pub use config::{BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, RetryPolicy};
 pub use dispatch::SERVER_PAUSE_MAX;
 pub use engine::Pipeline;
 pub use exchange::{

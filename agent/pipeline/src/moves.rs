@@ -104,6 +104,14 @@ impl DestinationBook {
         });
     }
 
+    /// Items are routed here and dropped at once.
+    pub(crate) fn turn_down(&mut self, signal: Signal, counts: &ClassCounts, reason: DropReason) {
+        self.each(signal, counts, |cell, items| {
+            cell.routed += items;
+            add(&mut cell.dropped, reason.index(), items);
+        });
+    }
+
     /// Items wait in another state.
     pub(crate) fn shift(&mut self, signal: Signal, counts: &ClassCounts, from: HeldState, to: HeldState) {
         self.each(signal, counts, |cell, items| {

@@ -59,6 +59,7 @@ impl Pipeline {
             lane.next_sequence = next.get(class.index()).copied().unwrap_or(1);
         }
         self.settle_gaps();
+        self.evict_excess();
         self.published = self.books.clone();
         self.is_dirty = true;
     }
@@ -117,7 +118,7 @@ impl Pipeline {
                 destination.enqueue(record.id);
             }
         }
-        self.space.take_disk(u64::from(record.bytes));
+        self.space.take_disk(u64::from(record.bytes), bits);
         self.keep(record.id, entry);
     }
 
@@ -141,8 +142,8 @@ impl Pipeline {
             self.books.filter(record.signal, &record.counts);
             return;
         }
-        self.space.take_disk(u64::from(record.bytes));
-        self.hold(record.id, entry_of(record, bits));
+        self.space.take_disk(u64::from(record.bytes), bits);
+        self.hold(record.id, entry_of(record, bits), 0);
     }
 
     /// Every id below the next one that is not held is needed by nobody.

@@ -64,6 +64,7 @@ impl Pipeline {
     /// A record that was on its way waits to be sent again.
     fn wait_again(&mut self, index: usize, id: RecordId) {
         self.is_dirty = true;
+        self.searched.look_again(index, id);
         let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
         if let Some(book) = self.books.destinations.get_mut(index) {
             book.shift(entry.signal, &entry.counts, HeldState::InFlight, HeldState::WaitingRetry);

@@ -4,6 +4,7 @@
 use vocabulary::Class;
 
 use crate::per_class::PerClass;
+use crate::shares::Shares;
 use crate::{BufferMode, Config};
 
 /// Percentage points below the soft limit at which intake leaves it again.
@@ -89,11 +90,10 @@ pub(crate) struct Space {
     soft_permille: u64,
     resume_permille: u64,
     over_soft: bool,
+    /// What records on disk take, each counted once.
     disk_bytes: u64,
-    disk_bytes_max: u64,
-    disk_bytes_max_low: u64,
-    disk_records: u64,
-    disk_records_max: u64,
+    /// What each destination holds of them.
+    pub(crate) shares: Shares,
     /// Whether a checkpoint has room for the ids of another record.
     is_countable: bool,
     /// Items accepted into memory alone since the start.
@@ -105,7 +105,6 @@ pub(crate) struct Space {
 impl Space {
     pub(crate) fn new(config: &Config) -> Self {
         let soft = config.soft_percent.min(100);
-        let low_share = if soft == 100 { config.disk_bytes } else { share(config.disk_bytes, soft) };
         Self {
             mode: config.mode,
             bytes: Quantity::new(config.memory.bytes, config),
@@ -114,18 +113,16 @@ impl Space {
             resume_permille: u64::from(soft.saturating_sub(HYSTERESIS)) * 10,
             over_soft: false,
             disk_bytes: 0,
-            disk_bytes_max: config.disk_bytes,
-            disk_bytes_max_low: low_share,
-            disk_records: 0,
-            disk_records_max: config.disk_records_max(),
+            shares: Shares::new(config),
             is_countable: true,
             volatile_total: 0,
             volatile_ceiling: 0,
         }
     }
 
-    /// Finds room for a record and takes it; the rules are those of the crate's page.
-    pub(crate) fn place(&mut self, class: Class, size: Size) -> Placement {
+    /// Finds room for a record that the destinations in `route` need, and takes it; the rules are those of the crate's page. On disk
+    /// it takes the room of those that refuse; the others are asked when the request is taken, for they never refuse it.
+    pub(crate) fn place(&mut self, class: Class, size: Size, route: u16) -> Placement {
         if !self.could_ever_fit(class, size) {
             return Placement::TooLarge;
         }
@@ -134,8 +131,8 @@ impl Space {
         let placement = match self.mode {
             BufferMode::Memory if fits => Placement::Memory,
             BufferMode::Spill if fits && self.volatile_total + size.items <= self.volatile_ceiling => Placement::Memory,
-            BufferMode::Mirror if fits && self.disk_fits(class, size.bytes) => Placement::Both,
-            BufferMode::Spill | BufferMode::Mirror if self.disk_fits(class, size.bytes) => Placement::Disk,
+            BufferMode::Mirror if fits && self.disk_fits(class, size.bytes, route) => Placement::Both,
+            BufferMode::Spill | BufferMode::Mirror if self.disk_fits(class, size.bytes, route) => Placement::Disk,
             BufferMode::Memory | BufferMode::Spill if shedding => Placement::Shed,
             BufferMode::Memory | BufferMode::Spill | BufferMode::Mirror => Placement::Full,
         };
@@ -146,9 +143,9 @@ impl Space {
             }
             Placement::Both => {
                 self.take_memory(class, size);
-                self.take_disk(size.bytes);
+                self.reserve_disk(size.bytes, route);
             }
-            Placement::Disk => self.take_disk(size.bytes),
+            Placement::Disk => self.reserve_disk(size.bytes, route),
             Placement::Shed | Placement::Full | Placement::TooLarge => {}
         }
         placement
@@ -161,18 +158,18 @@ impl Space {
         addressable
             && match self.mode {
                 BufferMode::Memory => memory,
-                BufferMode::Spill => memory || on_disk(size.bytes) <= self.disk_bytes_max_of(class),
-                BufferMode::Mirror => on_disk(size.bytes) <= self.disk_bytes_max_of(class),
+                BufferMode::Spill => memory || on_disk(size.bytes) <= self.shares.bytes_max_of(class),
+                BufferMode::Mirror => on_disk(size.bytes) <= self.shares.bytes_max_of(class),
             }
     }
 
-    fn disk_bytes_max_of(&self, class: Class) -> u64 {
-        if is_low(class) { self.disk_bytes_max_low } else { self.disk_bytes_max }
+    fn disk_fits(&self, class: Class, bytes: u64, route: u16) -> bool {
+        self.is_countable && self.shares.fits_all_that_refuse(route, class, bytes)
     }
 
-    fn disk_fits(&self, class: Class, bytes: u64) -> bool {
-        let is_within = self.disk_bytes.saturating_add(on_disk(bytes)) <= self.disk_bytes_max_of(class);
-        is_within && self.is_countable && self.disk_records < self.disk_records_max
+    fn reserve_disk(&mut self, bytes: u64, route: u16) {
+        self.disk_bytes = self.disk_bytes.saturating_add(on_disk(bytes));
+        self.shares.take_where_refused(route, bytes);
     }
 
     fn within_reserve(&self, class: Class, size: Size) -> bool {
@@ -192,16 +189,15 @@ impl Space {
         self.update_soft();
     }
 
-    /// A record goes to disk whatever the budget says: found there at start, or flushed at the end.
-    pub(crate) fn take_disk(&mut self, bytes: u64) {
+    /// A record goes to disk for these destinations whatever their shares say: found there at start, or flushed at the end.
+    pub(crate) fn take_disk(&mut self, bytes: u64, bits: u16) {
         self.disk_bytes = self.disk_bytes.saturating_add(on_disk(bytes));
-        self.disk_records += 1;
+        self.shares.take(bits, bytes);
     }
 
-    /// A record on disk is needed no more.
+    /// No destination needs a record on disk; each gave its share of it back.
     pub(crate) fn give_disk(&mut self, bytes: u64) {
         self.disk_bytes = self.disk_bytes.saturating_sub(on_disk(bytes));
-        self.disk_records = self.disk_records.saturating_sub(1);
     }
 
     fn update_soft(&mut self) {
@@ -246,7 +242,7 @@ impl Space {
 }
 
 /// What a record with a body of this many bytes takes on disk.
-const fn on_disk(body: u64) -> u64 {
+pub(crate) const fn on_disk(body: u64) -> u64 {
     body.saturating_add(RECORD_DISK_BYTES)
 }
 
@@ -256,6 +252,6 @@ pub(crate) const fn is_low(class: Class) -> bool {
 }
 
 /// `percent` of `limit`, rounded down.
-fn share(limit: u64, percent: u32) -> u64 {
+pub(crate) fn share(limit: u64, percent: u32) -> u64 {
     u64::try_from(u128::from(limit) * u128::from(percent) / 100).unwrap_or(u64::MAX)
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, Circuit, ClassPolicy, Config, DestinationConfig, DestinationIndex, MemoryLimits, Origin, Outcome, Part, Phase, Pipeline,
-    RecordId, Recovered, Refusal, Request, RetryPolicy, Stored, Verdict,
+    BufferMode, Circuit, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Outcome, Part,
+    Phase, Pipeline, RecordId, Recovered, Refusal, Request, RetryPolicy, Stored, Verdict,
 };
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
@@ -24,11 +24,13 @@ fn config(mode: BufferMode, destinations: &[&str]) -> Config {
         signals: Vec::new(),
         in_flight: 4,
         retry: RetryPolicy { initial: seconds(1), max: seconds(30), deadline: None },
+        delivery: Delivery::Required,
     };
     Config {
         mode,
         memory: MemoryLimits { bytes: 10_000, items: 1_000_000 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 100_000 },
+        on_full: OnFull::RefuseIntake,
         soft_percent: 90,
         classes: [(8, 10), (4, 10), (2, 0), (1, 0)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
         destinations: destinations.iter().map(destination).collect(),
@@ -234,7 +236,7 @@ fn a_mirrored_record_counts_and_moves_only_once_it_is_durable() {
 
 #[test]
 fn a_dead_destination_holds_back_nobody_and_leaves_memory_to_the_others() {
-    let mut engine = Pipeline::new(config(BufferMode::Mirror, &["dead", "alive"]), None);
+    let mut engine = Pipeline::new(Config { disk_bytes: 200_000, ..config(BufferMode::Mirror, &["dead", "alive"]) }, None);
     let mut now = Duration::ZERO;
     for _ in 0..300 {
         put(&mut engine, Class::Normal, 200);

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, Checkpoint, ClassPolicy, Config, DestinationConfig, DestinationIndex, IdRanges, MemoryLimits, Origin, Outcome, Part,
-    Persist, Phase, Pipeline, RecordId, Recovered, Request, RetryPolicy, Send, Stored, Verdict,
+    BufferMode, Checkpoint, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, IdRanges, MemoryLimits, OnFull, Origin,
+    Outcome, Part, Persist, Phase, Pipeline, RecordId, Recovered, Request, RetryPolicy, Send, Stored, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
@@ -68,10 +68,40 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn config(mode: BufferMode) -> Config {
-    let destination = |name: &str, signals: Vec<Signal>| DestinationConfig {
+/// What happens when the disk is full.
+#[derive(Clone, Copy, Debug)]
+struct Policy {
+    on_full: OnFull,
+    delivery: [Delivery; DESTINATIONS],
+}
+
+impl Policy {
+    const REFUSE: Self = Self { on_full: OnFull::RefuseIntake, delivery: [Delivery::Required; DESTINATIONS] };
+
+    fn any() -> impl Strategy<Value = Self> {
+        let on_full = prop_oneof![Just(OnFull::RefuseIntake), Just(OnFull::DropOldest), Just(OnFull::DropNewest)];
+        let delivery = || prop_oneof![Just(Delivery::Required), Just(Delivery::BestEffort)];
+        (on_full, delivery(), delivery()).prop_map(|(on_full, first, second)| Self { on_full, delivery: [first, second] })
+    }
+
+    fn refuses(self, destination: usize) -> bool {
+        self.on_full == OnFull::RefuseIntake && self.delivery[destination] == Delivery::Required
+    }
+
+    fn evicts(self, destination: usize) -> bool {
+        self.on_full != OnFull::DropNewest && !self.refuses(destination)
+    }
+}
+
+fn is_routed(destination: usize, signal: Signal) -> bool {
+    destination == 0 || signal == Signal::Logs
+}
+
+fn config(mode: BufferMode, policy: Policy) -> Config {
+    let destination = |name: &str, signals: Vec<Signal>, delivery| DestinationConfig {
         name: name.to_owned(),
         signals,
+        delivery,
         in_flight: 3,
         retry: RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(2), deadline: Some(Duration::from_secs(20)) },
     };
@@ -79,27 +109,31 @@ fn config(mode: BufferMode) -> Config {
         mode,
         memory: MemoryLimits { bytes: 1_500, items: 100 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 3_000 },
+        on_full: policy.on_full,
         soft_percent: 90,
         classes: [(8, 10), (4, 10), (2, 0), (1, 5)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
-        destinations: vec![destination("all", Vec::new()), destination("logs", vec![Signal::Logs])],
+        destinations: vec![destination("all", Vec::new(), policy.delivery[0]), destination("logs", vec![Signal::Logs], policy.delivery[1])],
     }
 }
 
 /// The outside world, and what it was promised.
 struct World {
     mode: BufferMode,
+    policy: Policy,
     engine: Pipeline,
     now: Duration,
     /// Handed to the spool, not durable yet.
     pending: Vec<Persist>,
     disk: BTreeMap<RecordId, Stored>,
     durable: Option<Checkpoint>,
-    /// What this life found on disk. It may be above the bound: what was settled since the last durable checkpoint gave its
-    /// room back, and is found again after a crash.
-    found_bytes: u64,
+    /// What this life found on disk for each destination. It may be above the bound: what was settled since the last durable
+    /// checkpoint gave its room back, and is found again after a crash.
+    found_bytes: [u64; DESTINATIONS],
     in_flight: [Vec<Send>; DESTINATIONS],
     /// (destination, id) settled in this life; nothing of it may be sent again.
     settled: BTreeSet<(usize, RecordId)>,
+    /// Items dropped by each destination for want of disk, as far as `settled` knows: held ones, and new ones.
+    crowded_out: [(u64, u64); DESTINATIONS],
     /// Items of this life by class, as answers told them.
     offered: [u64; Class::COUNT],
     refused: [u64; Class::COUNT],
@@ -119,17 +153,19 @@ fn by_class(engine: &Pipeline, number: impl Fn(&pipeline::InputCell) -> u64) -> 
 }
 
 impl World {
-    fn new(mode: BufferMode) -> Self {
+    fn new(mode: BufferMode, policy: Policy) -> Self {
         Self {
             mode,
-            engine: Pipeline::new(config(mode), None),
+            policy,
+            engine: Pipeline::new(config(mode, policy), None),
             now: Duration::ZERO,
             pending: Vec::new(),
             disk: BTreeMap::new(),
             durable: None,
-            found_bytes: 0,
+            found_bytes: [0; DESTINATIONS],
             in_flight: Default::default(),
             settled: BTreeSet::new(),
+            crowded_out: [(0, 0); DESTINATIONS],
             offered: [0; 4],
             refused: [0; 4],
             shed: [0; 4],
@@ -167,7 +203,49 @@ impl World {
             }
             _ => {}
         }
+        self.see_who_was_crowded_out();
         self.verify();
+    }
+
+    /// Items that destinations dropped because their share of the disk was full.
+    fn crowded_out_by_books(books: &pipeline::Books) -> [(u64, u64); DESTINATIONS] {
+        let dropped = |destination: usize, reason: DropReason| {
+            books.destinations[destination].cells.iter().flatten().map(|cell| cell.dropped[reason.index()]).sum()
+        };
+        std::array::from_fn(|destination| (dropped(destination, DropReason::Evicted), dropped(destination, DropReason::DiskFull)))
+    }
+
+    /// What was evicted is what the checkpoint calls settled and no answer settled: exactly as many items as the books say, and
+    /// none while a lower class of the same destination waits on disk.
+    fn see_who_was_crowded_out(&mut self) {
+        let now = Self::crowded_out_by_books(self.engine.books());
+        if now == self.crowded_out {
+            return;
+        }
+        let checkpoint = self.engine.checkpoint();
+        for (destination, ((evicted, skipped), (evicted_before, skipped_before))) in now.into_iter().zip(self.crowded_out).enumerate() {
+            let settled = &checkpoint.settled[destination].1;
+            let is_gone = |record: &&Stored| {
+                is_routed(destination, record.signal)
+                    && settled[record.id.class.index()].contains(record.id.sequence)
+                    && !self.settled.contains(&(destination, record.id))
+            };
+            let gone: Vec<Stored> = self.disk.values().filter(is_gone).cloned().collect();
+            let items: u64 = gone.iter().map(|record| record.counts.total()).sum();
+            assert_eq!(items, evicted + skipped - evicted_before - skipped_before, "books and settled ids differ: {gone:?}");
+            assert!(self.policy.evicts(destination) || evicted == 0, "{gone:?} was evicted against the policy");
+            self.settled.extend(gone.iter().map(|record| (destination, record.id)));
+            if evicted == evicted_before {
+                continue;
+            }
+            let least = self.disk.values().filter(|record| is_routed(destination, record.signal)).filter(|record| {
+                !self.settled.contains(&(destination, record.id)) && !self.in_flight[destination].iter().any(|send| send.id == record.id)
+            });
+            let least = least.map(|record| record.id.class).max();
+            let is_least = |record: &Stored| least.is_none_or(|least| record.id.class >= least);
+            assert!(gone.iter().all(is_least), "{gone:?} went before {least:?}");
+        }
+        self.crowded_out = now;
     }
 
     fn offer(&mut self, signal: Signal, origin: Origin, counts: ClassCounts, bytes: usize) {
@@ -198,7 +276,7 @@ impl World {
             Verdict::Admitted(admission) => {
                 self.count(&counts, |world, class, items| world.offered[class] += items);
                 self.count(&admission.shed, |world, class, items| world.shed[class] += items);
-                if origin == Origin::Client {
+                if origin == Origin::Client && self.policy.refuses(0) {
                     assert_eq!(admission.shed.0[..2], [0, 0], "an important item was shed");
                 }
                 for persist in &admission.persist {
@@ -255,8 +333,8 @@ impl World {
             for sequence in ranges.iter().flat_map(|(first, last)| first..=last) {
                 let id = RecordId { class, sequence };
                 assert!(self.disk.contains_key(&id), "{id:?} is said to be on disk");
-                let destinations = if self.disk[&id].signal == Signal::Logs { DESTINATIONS } else { 1 };
-                assert!((0..destinations).any(|destination| !self.settled.contains(&(destination, id))), "{id:?} is settled");
+                let mut destinations = (0..DESTINATIONS).filter(|destination| is_routed(*destination, self.disk[&id].signal));
+                assert!(destinations.any(|destination| !self.settled.contains(&(destination, id))), "{id:?} is settled");
             }
         }
         if !is_durable {
@@ -283,17 +361,18 @@ impl World {
         let lost = self.lost_by_crash();
         let recovered = (self.mode != BufferMode::Memory)
             .then(|| Recovered { checkpoint: self.durable.clone(), stored: self.disk.values().cloned().collect() });
-        self.engine = Pipeline::new(config(self.mode), recovered);
-        self.found_bytes = self.engine.gauges().disk_bytes;
+        self.engine = Pipeline::new(config(self.mode, self.policy), recovered);
+        self.found_bytes = self.disk_shares();
         self.now = Duration::ZERO;
         self.in_flight = Default::default();
         self.settled.clear();
         for (destination, (_, settled)) in self.durable.iter().flat_map(|durable| durable.settled.iter().enumerate()) {
-            let is_routed = |record: &Stored| destination == 0 || record.signal == Signal::Logs;
-            let known =
-                self.disk.values().filter(|record| is_routed(record) && settled[record.id.class.index()].contains(record.id.sequence));
-            self.settled.extend(known.map(|record| (destination, record.id)));
+            let is_known =
+                |record: &&Stored| is_routed(destination, record.signal) && settled[record.id.class.index()].contains(record.id.sequence);
+            self.settled.extend(self.disk.values().filter(is_known).map(|record| (destination, record.id)));
         }
+        self.crowded_out = self.durable.as_ref().map(|durable| Self::crowded_out_by_books(&durable.books)).unwrap_or_default();
+        self.see_who_was_crowded_out();
         if self.mode != BufferMode::Memory {
             self.verify_recovery(&before, lost);
         }
@@ -341,6 +420,12 @@ impl World {
         }
     }
 
+    /// What each destination holds on disk, in bytes.
+    fn disk_shares(&self) -> [u64; DESTINATIONS] {
+        let gauges = self.engine.gauges();
+        std::array::from_fn(|destination| gauges.destinations[destination].disk_bytes)
+    }
+
     fn verify(&self) {
         self.engine.check_held().unwrap();
         self.engine.published().check().unwrap();
@@ -350,7 +435,11 @@ impl World {
             "memory bound: {gauges:?}"
         );
         if gauges.phase == Phase::Running {
-            assert!(gauges.disk_bytes <= gauges.disk_bytes_max.max(self.found_bytes), "disk bound: {gauges:?}");
+            let bound_of = |found: u64| gauges.destination_disk_bytes_max.max(found);
+            assert!(gauges.disk_bytes <= self.found_bytes.into_iter().map(bound_of).sum(), "disk bound: {gauges:?}");
+            for (held, found) in self.disk_shares().into_iter().zip(self.found_bytes) {
+                assert!(held <= bound_of(found), "share of the disk: {gauges:?}");
+            }
         }
         if gauges.phase == Phase::Stopped {
             let volatile = self.engine.gauges().held_records;
@@ -367,7 +456,7 @@ impl World {
             .disk
             .values()
             .flat_map(|record| (0..DESTINATIONS).map(move |destination| (destination, record)))
-            .filter(|(destination, record)| *destination == 0 || record.signal == Signal::Logs)
+            .filter(|(destination, record)| is_routed(*destination, record.signal))
             .map(|(destination, record)| (destination, record.id))
             .collect();
         for _ in 0..10_000 {
@@ -407,8 +496,8 @@ fn tally(world: &World) {
     }
 }
 
-fn play(mode: BufferMode, steps: Vec<Step>) {
-    let mut world = World::new(mode);
+fn play(mode: BufferMode, policy: Policy, steps: Vec<Step>) {
+    let mut world = World::new(mode, policy);
     let mut is_closing = false;
     for step in steps {
         is_closing = match step {
@@ -429,17 +518,17 @@ fn play(mode: BufferMode, steps: Vec<Step>) {
 proptest! {
     #[test]
     fn a_pipeline_in_memory_keeps_its_promises(steps in prop::collection::vec(step(), 1..150)) {
-        play(BufferMode::Memory, steps);
+        play(BufferMode::Memory, Policy::REFUSE, steps);
     }
 
     #[test]
-    fn a_pipeline_that_spills_keeps_its_promises(steps in prop::collection::vec(step(), 1..150)) {
-        play(BufferMode::Spill, steps);
+    fn a_pipeline_that_spills_keeps_its_promises(policy in Policy::any(), steps in prop::collection::vec(step(), 1..150)) {
+        play(BufferMode::Spill, policy, steps);
     }
 
     #[test]
-    fn a_pipeline_that_mirrors_keeps_its_promises(steps in prop::collection::vec(step(), 1..150)) {
-        play(BufferMode::Mirror, steps);
+    fn a_pipeline_that_mirrors_keeps_its_promises(policy in Policy::any(), steps in prop::collection::vec(step(), 1..150)) {
+        play(BufferMode::Mirror, policy, steps);
     }
 }
 

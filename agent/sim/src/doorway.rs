@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use otlp::{Limits, Rules};
-use pipeline::{Admission, Origin, Part, Persist, Verdict};
+use pipeline::{Admission, Origin, Part, Persist, RECORD_DISK_BYTES, Verdict};
 use vocabulary::{Class, ClassCounts, RefuseReason, Signal};
 
 use crate::coverage::Sometimes;
+use crate::full_share::Offered;
 use crate::items::{Unit, encode};
 use crate::process::Job;
 use crate::world::{Event, World};
@@ -130,19 +131,22 @@ impl World {
             unreachable!("a request that was made here is not well formed")
         };
         let (now, unix_ms) = (self.engine_now(), self.unix_ms());
+        let shares = self.look_at_shares();
+        let mut disk_bytes = body.len() as u64 + RECORD_DISK_BYTES;
         let Some(process) = &mut self.process else { return };
         let whole = pipeline::Request { signal, origin, counts, body: body.clone() };
         let mut verdict = process.pipeline.offer(now, unix_ms, whole);
         if verdict == Verdict::Split {
             let Ok(parts) = otlp::split(signal, &body, &Rules::default()) else { unreachable!("a walked body can be cut") };
             let parts: Vec<Part> = parts.into_iter().map(|(class, items, body)| Part { class, items, body }).collect();
+            disk_bytes = parts.iter().map(|part| part.body.len() as u64 + RECORD_DISK_BYTES).sum();
             verdict = process.pipeline.offer_parts(now, unix_ms, signal, origin, parts);
             self.coverage.note(Sometimes::SplitByClass);
         } else if counts.is_mixed() {
             self.coverage.note(Sometimes::NotSplit);
         }
         self.say(|| format!("request {number} of {counts:?}, try {attempt}: {verdict:?}"));
-        let to_disk = matches!(&verdict, Verdict::Admitted(admission) if !admission.persist.is_empty());
+        self.judge_shares(&shares, &Offered { signal, counts, disk_bytes }, &verdict);
         match verdict {
             Verdict::Split => unreachable!("what is cut is not to be cut again"),
             Verdict::Refused(refusal) => {
@@ -153,7 +157,7 @@ impl World {
             }
             Verdict::Admitted(admission) => self.admit(Waiter { request: number, attempt, shed: admission.shed }, &counts, admission),
         }
-        self.check_bounds(to_disk);
+        self.check_bounds();
     }
 
     fn note_refusal(&mut self, reason: RefuseReason, pause: Duration) {
@@ -172,7 +176,8 @@ impl World {
         let (signal, is_kernel) = (request.signal, request.is_kernel);
         let shed = admission.shed;
         if shed.total() > 0 {
-            assert!(is_kernel || shed[Class::Critical] + shed[Class::High] == 0, "what matters was shed: {shed:?}");
+            let may_shed_all = is_kernel || !self.is_ever_refused_for_room(signal);
+            assert!(may_shed_all || shed[Class::Critical] + shed[Class::High] == 0, "what matters was shed: {shed:?}");
             self.coverage.note(if is_kernel { Sometimes::KernelDropped } else { Sometimes::Shed });
         }
         let mut now_in_books = *counts;
@@ -260,10 +265,11 @@ impl World {
         self.plan_in(way, Event::Reply { request, attempt, answer });
     }
 
-    fn check_bounds(&self, to_disk: bool) {
+    fn check_bounds(&self) {
         let Some(process) = &self.process else { return };
         let gauges = process.pipeline.gauges();
-        assert!(!to_disk || gauges.disk_bytes <= gauges.disk_bytes_max, "the disk's budget was passed");
+        let shares = gauges.destinations.iter().map(|destination| destination.disk_bytes);
+        assert!(gauges.disk_bytes <= shares.sum(), "something on disk is in nobody's share");
         assert!(
             gauges.memory_bytes <= gauges.memory_bytes_max && gauges.memory_items <= gauges.memory_items_max,
             "memory passed its bound"

@@ -21,7 +21,10 @@
 //!   was sent twice by its client, or its answer was lost, or a crash undid less than one checkpoint.
 //! - *Books.* The identities hold after every event; what was received, refused, shed, delivered and rejected is, at each checkpoint,
 //!   each start and the end, what the oracle counted; published numbers never step back.
-//! - *Life.* When faults end everything drains, and a fresh probe of every signal and class arrives everywhere.
+//! - *Life.* When faults end everything drains, and a fresh probe of every signal and class arrives everywhere, but for what the books
+//!   say a full share of the disk cost it.
+//! - *Full disk.* Where a full share refuses, nothing is dropped for want of it, and nothing else refuses. Where it drops, only the
+//!   destination over its share does, and from the lowest class up.
 //! - *Bounds.* Memory stays within its bound at every offer. Opening fails only if the disk does; no crash is taken for damage.
 //!
 //! Every fault is counted ([`Sometimes`]): one that never fires fails the suite.
@@ -32,6 +35,7 @@ mod agenda;
 mod chance;
 mod coverage;
 mod doorway;
+mod full_share;
 mod items;
 mod oracle;
 mod peers;

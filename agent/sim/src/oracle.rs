@@ -49,6 +49,8 @@ pub(crate) struct Oracle {
     counted: BTreeMap<RecordId, u64>,
     /// Durable, and not yet given back to the disk.
     kept: BTreeSet<RecordId>,
+    /// Items that went to disk in records of a class above their own, by their own class.
+    pub(crate) carried: [u64; Class::COUNT],
     moment: u64,
     pub(crate) tally: Tally,
     snapshots: VecDeque<Snapshot>,
@@ -74,6 +76,7 @@ impl Oracle {
             lengths: BTreeMap::new(),
             counted: BTreeMap::new(),
             kept: BTreeSet::new(),
+            carried: [0; Class::COUNT],
             moment: 0,
             tally: Tally::new(destinations),
             snapshots: VecDeque::new(),
@@ -123,7 +126,14 @@ impl Oracle {
         if is_stored {
             self.kept.insert(record.id);
             self.lengths.insert(record.id, record.body.len() as u64);
+            self.note_carried(record.id, &record.counts);
             self.name(record.id, &record.body, record.signal, record.counts);
+        }
+    }
+
+    fn note_carried(&mut self, id: RecordId, counts: &ClassCounts) {
+        for (class, items) in counts.iter().filter(|(class, _)| *class > id.class) {
+            self.carried[class.index()] += u64::from(items);
         }
     }
 
@@ -262,6 +272,7 @@ impl Oracle {
             }
             self.counted.insert(stored.id, self.moment);
             self.kept.insert(stored.id);
+            self.note_carried(stored.id, &stored.counts);
         }
         // Whatever was counted after the checkpoint and is not there will never be.
         self.counted.retain(|id, at| *at <= moment || found.contains(id));
@@ -296,7 +307,13 @@ impl Oracle {
                 });
                 lost.map(|(unit, _)| u64::from(unit.items())).sum()
             };
-            let final_reasons = dropped(&[DropReason::RetryExhausted, DropReason::DiskError, DropReason::Expired, DropReason::Evicted]);
+            let final_reasons = dropped(&[
+                DropReason::RetryExhausted,
+                DropReason::DiskError,
+                DropReason::Expired,
+                DropReason::Evicted,
+                DropReason::DiskFull,
+            ]);
             let durable = lost(Promise::Durable);
             assert!(durable <= final_reasons, "{durable} durable items never arrived at {}, {final_reasons} were dropped", book.name);
             let volatile = dropped(&[DropReason::CrashVolatile]).max(surplus) + dropped(&[DropReason::ForcedShutdown]);

@@ -180,6 +180,8 @@ impl World {
     pub(crate) fn note_drops(&mut self, pipeline: &Pipeline) {
         let reasons = [
             (DropReason::RetryExhausted, Sometimes::RetryExhausted),
+            (DropReason::Evicted, Sometimes::Evicted),
+            (DropReason::DiskFull, Sometimes::ShareFull),
             (DropReason::CrashVolatile, Sometimes::CrashVolatile),
             (DropReason::ForcedShutdown, Sometimes::ForcedShutdown),
         ];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pipeline::{BufferMode, ClassPolicy, Config, DestinationConfig, MemoryLimits, RetryPolicy};
+use pipeline::{BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, RetryPolicy};
 use vocabulary::{Class, Signal};
 
 use crate::chance::Chance;
@@ -50,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) requests: u64,
     /// Of a hundred requests, how many the kernel makes.
     pub(crate) kernel_percent: u64,
+    /// Of a hundred requests, how many may hold items of several classes.
+    pub(crate) mixed_percent: u64,
     /// Ends of the process, of whatever kind.
     pub(crate) ends: u64,
     pub(crate) disk_full_spells: u64,
@@ -84,6 +86,7 @@ impl Plan {
             rough: Duration::from_secs(chance.between(5, 40)),
             requests,
             kernel_percent: chance.one_of(&[0, 0, 15]),
+            mixed_percent: chance.one_of(&[0, 50, 50]),
             ends: chance.below(6),
             disk_full_spells: chance.below(3),
             group_max: chance.one_of(&[1, 4, 64]),
@@ -103,12 +106,14 @@ fn draw_config(chance: &mut Chance, mode: BufferMode, destinations: u64) -> Conf
             max: Duration::from_millis(chance.between(1_000, 8_000)),
             deadline: chance.percent(20).then(|| Duration::from_secs(chance.between(5, 25))),
         },
+        delivery: chance.one_of(&[Delivery::Required, Delivery::Required, Delivery::BestEffort]),
     };
     let has_disk = mode != BufferMode::Memory;
     Config {
         mode,
         memory: MemoryLimits { bytes: chance.one_of(&[1_500, 6_000, 60_000]), items: chance.one_of(&[40, 150, 5_000]) },
         disk_bytes: if has_disk { chance.one_of(&[4_000, 20_000, 400_000]) } else { 0 },
+        on_full: chance.one_of(&[OnFull::RefuseIntake, OnFull::RefuseIntake, OnFull::DropOldest, OnFull::DropNewest]),
         soft_percent: chance.one_of(&[60, 90, 100]),
         classes: Class::ALL.map(|_| ClassPolicy { weight: chance.between(1, 20) as u32, reserved_percent: chance.one_of(&[0, 0, 5, 20]) }),
         destinations: (0..destinations).map(|index| destination(chance, index)).collect(),

@@ -95,7 +95,7 @@ fn of_cpu_and_sending(limits: &Limits, budget: &Budget) -> [Setting; 3] {
     ]
 }
 
-fn of_disk(limits: &Limits, budget: &Budget) -> [Setting; 2] {
+fn of_disk(limits: &Limits, budget: &Budget) -> [Setting; 3] {
     [
         Setting {
             name: "diskBytes",
@@ -104,6 +104,11 @@ fn of_disk(limits: &Limits, budget: &Budget) -> [Setting; 2] {
                 "buffer.disk.size ({}) less 5 %, at least 1Mi, for checkpoints and heads; raise that size",
                 readable(limits.disk_bytes)
             ),
+        },
+        Setting {
+            name: "diskBytesPerDestination",
+            value: readable(budget.disk_bytes / u64::from(limits.destinations.max(1))).0,
+            because: format!("diskBytes, divided by {} destinations; raise buffer.disk.size", limits.destinations.max(1)),
         },
         Setting {
             name: "segmentBytes",

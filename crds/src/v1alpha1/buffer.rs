@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{bounds, rules};
+use crate::agent::OnFull;
 use crate::quantity::Quantity;
 
 /// Where items wait.
@@ -55,6 +56,9 @@ pub struct DiskBuffer {
     /// Where it lies. Immutable.
     #[x_kube(validation = rules::medium_immutable())]
     pub medium: Medium,
+    /// What happens when a destination's share of it is full; absent: `RefuseIntake`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_full: Option<OnFull>,
     /// Where on the node, for `HostPath`; absent: `/var/lib/forebay`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_path: Option<HostPath>,

@@ -172,6 +172,20 @@ pub(super) fn memory_below_limit() -> Rule {
     )
 }
 
+pub(super) fn required_is_never_dropped() -> Rule {
+    explain(
+        "!has(self.buffer.disk) || !has(self.buffer.disk.onFull) || self.buffer.disk.onFull == 'RefuseIntake' || !self.destinations.exists(d, has(d.delivery) && d.delivery == 'Required')",
+        "'a destination has delivery Required, but buffer.disk.onFull ' + self.buffer.disk.onFull + ' drops items: use RefuseIntake, or remove delivery'",
+    )
+}
+
+pub(super) fn best_effort_needs_disk() -> Rule {
+    refuse(
+        "self.buffer.mode != 'Memory' || !self.destinations.exists(d, has(d.delivery) && d.delivery == 'BestEffort')",
+        "a destination has delivery BestEffort, but buffer.mode Memory has no share of a disk to drop from: remove delivery, or use Spill",
+    )
+}
+
 /// `resource` is `cpu` or `memory`.
 pub(super) fn request_below_limit(resource: &str) -> Rule {
     let both = format!("has(self.requests) && has(self.limits) && has(self.requests.{resource}) && has(self.limits.{resource})");

@@ -10,6 +10,7 @@ use vocabulary::{Class, Signal};
 use super::buffer::Buffer;
 use super::status::TelemetryPipelineStatus;
 use super::{bounds, rules};
+use crate::agent::Delivery;
 use crate::quantity::Quantity;
 use crate::words;
 
@@ -56,7 +57,9 @@ use crate::words;
     validation = rules::exposure_needs_daemon_set(),
     validation = rules::host_path_needs_daemon_set(),
     validation = rules::claim_needs_stateful_set(),
-    validation = rules::memory_below_limit()
+    validation = rules::memory_below_limit(),
+    validation = rules::required_is_never_dropped(),
+    validation = rules::best_effort_needs_disk()
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TelemetryPipelineSpec {
@@ -297,6 +300,9 @@ pub struct Destination {
     /// OTLP over gRPC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otlp_grpc: Option<OtlpGrpc>,
+    /// `Required` (if absent): intake is refused while its share of the disk is full. `BestEffort`: it drops its oldest items instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
     /// How a failed request is tried again; absent: after 500 milliseconds to 10 seconds, for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,

@@ -159,7 +159,9 @@ impl Fleet {
     fn judge_buffers(&self) -> BTreeSet<Reason> {
         let mut over = BTreeSet::new();
         for buffer in self.agents.present().filter_map(|agent| agent.report.buffer) {
-            let disk = buffer.disk_bytes.saturating_mul(100).checked_div(buffer.disk_bytes_max);
+            let whole = buffer.disk_bytes.saturating_mul(100).checked_div(buffer.disk_bytes_max);
+            // A full share refuses or drops, however empty the disk is otherwise.
+            let disk = whole.map(|percent| percent.max(buffer.disk_share_permille / 10));
             if buffer.disk_failed {
                 over.insert(Reason::DiskErrors);
             }
@@ -334,6 +336,15 @@ mod tests {
         judgement.observe(&judge_flow(&window), at(0));
         judgement.observe(&judge_flow(&window), at(10));
         assert_eq!(judgement.worst(&FLOW_BY_SEVERITY).map(|finding| finding.reason), Some(Reason::SomeDataDropped));
+    }
+
+    #[test]
+    fn a_full_share_of_one_destination_is_a_full_disk() {
+        let mut fleet = Fleet::default();
+        let mut report = spans("a", "1", 1, 1, 0);
+        report.buffer = Some(BufferGauges { disk_bytes: 50, disk_bytes_max: 100, disk_share_permille: 1_000, ..Default::default() });
+        fleet.handle_report(report, at(0)).expect("taken");
+        assert_eq!(fleet.judge_buffers(), BTreeSet::from([Reason::DiskFull]));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use budget::{Budget, CPU_DEFAULT_MILLICORES, DRAIN_DEFAULT_SECONDS, Limits, MEMORY_DEFAULT_BYTES};
-use crds::agent::{BufferMode, ClassConfig, Destination, Retry};
+use crds::agent::{BufferMode, ClassConfig, Destination, OnFull, Retry};
 use crds::conditions::Reason;
 use crds::quantity::{Quantity, QuantityError};
 use crds::v1alpha1::{
@@ -85,6 +85,8 @@ pub struct Disk {
     pub bytes: u64,
     /// Where it lies.
     pub place: Place,
+    /// What happens when a destination's share of it is full.
+    pub on_full: OnFull,
 }
 
 /// Where a disk part lies.
@@ -338,7 +340,7 @@ fn disk(spec: &TelemetryPipelineSpec, rules: &TelemetryPipelineClassSpec, identi
         Medium::PersistentVolumeClaim => Place::Claim(disk.claim.as_ref().and_then(|claim| claim.storage_class_name.clone())),
         Medium::HostPath => Place::HostPath(host_path(disk, rules, identity)?),
     };
-    Ok(Some(Disk { bytes, place }))
+    Ok(Some(Disk { bytes, place, on_full: disk.on_full.unwrap_or_default() }))
 }
 
 fn host_path(disk: &api::DiskBuffer, rules: &TelemetryPipelineClassSpec, identity: &Identity) -> Result<String, Refusal> {
@@ -419,6 +421,7 @@ fn destination(destination: &api::Destination) -> Result<Destination, Refusal> {
         signals: destination.signals.clone(),
         endpoint: otlp.endpoint.clone(),
         in_flight: 1,
+        delivery: destination.delivery.unwrap_or_default(),
         retry: Retry {
             initial_milliseconds: retry.initial_milliseconds.map_or(defaults.initial_milliseconds, positive),
             max_milliseconds: retry.max_milliseconds.map_or(defaults.max_milliseconds, positive),

@@ -45,10 +45,11 @@ fn document(resolved: &Resolved, budget: &Budget, installation: &Installation) -
             mode: resolved.mode,
             memory_bytes: budget.queue_bytes,
             memory_items: budget.queue_items,
-            disk: resolved.disk.as_ref().map(|_| DiskBuffer {
+            disk: resolved.disk.as_ref().map(|disk| DiskBuffer {
                 path: format!("{}/buffer", pod::BUFFER_MOUNT),
                 bytes: budget.disk_bytes,
                 segment_bytes: budget.segment_bytes,
+                on_full: disk.on_full,
             }),
         },
         classes: resolved.classes.clone(),
