@@ -1,6 +1,7 @@
 //! The scenarios on a real cluster: each in a namespace of its own, each ending with books that are exact to the item. Run by
 //! `cargo xtask test --only e2e`, which brings cluster, images and chart, one at a time.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -408,18 +409,55 @@ async fn status_survives_operator_restart() -> anyhow::Result<()> {
         let before = shown(scene).await?;
         ensure!(before.0 > 0 && before.1 == i64::try_from(dropped(&evidence))?, "the status has the numbers before: {before:?}");
         scene.place.kubectl.run(&["delete", "pods", "--all", "-n", OPERATOR, "--timeout=80s"]).await?;
-        let since = Instant::now();
-        let mut lowest = before;
-        until("a status of the new operator", SOON, async || {
-            let (delivered, dropped) = shown(scene).await?;
-            lowest = (lowest.0.min(delivered), lowest.1.min(dropped));
-            let fresh = scene.place.condition("ReportsFresh", "True", Duration::ZERO).await;
-            let is_new = since.elapsed() > TROUBLE && fresh.is_ok();
-            Ok(if is_new { Ok(()) } else { Err(format!("{fresh:?}")) })
-        })
-        .await?;
-        ensure!(lowest == before, "the status stepped back from {before:?} to {lowest:?}");
-        scene.exact_books().await.map(|_| ())
+        stands_still(scene, before).await?;
+        scene.exact_books().await?;
+        scene.note("an agent is replaced while no operator runs");
+        without_operator(scene, async || replace_agent(scene).await).await?;
+        stands_still(scene, before).await
+    })
+    .await
+}
+
+/// The new operator's status never shows other numbers than the old one's.
+async fn stands_still(scene: &Scene, before: (i64, i64)) -> anyhow::Result<()> {
+    let since = Instant::now();
+    let mut seen = BTreeSet::new();
+    until("a status of the new operator", SOON, async || {
+        seen.insert(shown(scene).await?);
+        let fresh = scene.place.condition("ReportsFresh", "True", Duration::ZERO).await;
+        let is_new = since.elapsed() > TROUBLE && fresh.is_ok();
+        Ok(if is_new { Ok(()) } else { Err(format!("{fresh:?}")) })
+    })
+    .await?;
+    ensure!(seen == BTreeSet::from([before]), "the status left {before:?}: {seen:?}");
+    Ok(())
+}
+
+/// Does something while the operator has no pod. It gets its pods back whatever comes of it.
+async fn without_operator(scene: &Scene, act: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let scale = async |replicas: &str| {
+        let count = format!("--replicas={replicas}");
+        scene.place.kubectl.run(&["scale", "deployment", "--all", "-n", OPERATOR, &count]).await
+    };
+    let replicas = scene.place.kubectl.run(&["get", "deployment", "-n", OPERATOR, "-o", "jsonpath={.items[0].spec.replicas}"]).await?;
+    scale("0").await?;
+    let gone = scene.place.kubectl.run(&["wait", "--for=delete", "pods", "--all", "-n", OPERATOR, "--timeout=80s"]).await;
+    let acted = match gone {
+        Ok(_) => act().await,
+        Err(error) => Err(error),
+    };
+    scale(replicas.trim()).await?;
+    acted
+}
+
+/// The one agent's pod goes, and its memory and its ledger with it; another takes its place.
+async fn replace_agent(scene: &Scene) -> anyhow::Result<()> {
+    let label = "app.kubernetes.io/name=forebay-agent";
+    scene.place.kubectl.run(&["delete", "pods", "-l", label, "-n", &scene.place.namespace, "--timeout=80s"]).await?;
+    until("the next agent", SOON, async || {
+        let status =
+            scene.place.pods(label).await?.first().and_then(|pod| pod.pointer("/status/containerStatuses/0").cloned()).unwrap_or_default();
+        Ok(if status["ready"].as_bool() == Some(true) { Ok(()) } else { Err(status.to_string()) })
     })
     .await
 }
