@@ -9,6 +9,7 @@ use vocabulary::{Class, Signal};
 use crate::engine::{Entry, Lane};
 use crate::lanes::{Head, Turns};
 use crate::per_class::PerClass;
+use crate::sorted::SortedMap;
 use crate::{Circuit, Config, DestinationConfig, DestinationGauge, IdRanges, RecordId, RetryPolicy, jitter};
 
 /// Shortest pause after a failure: full jitter may draw nearly zero, which would be no pause at all.
@@ -85,7 +86,7 @@ pub(crate) struct Destination {
     pub(crate) bit: u16,
     pub(crate) queues: PerClass<Queue>,
     turns: Turns,
-    in_flight: BTreeMap<RecordId, Flight>,
+    in_flight: SortedMap<RecordId, Flight>,
     /// Records that wait by themselves, and when each may be tried again.
     resting: BTreeMap<RecordId, Rest>,
     rests: BTreeSet<(Duration, RecordId)>,
@@ -111,7 +112,7 @@ impl Destination {
             bit: 1 << index,
             queues: PerClass::default(),
             turns: Turns::new(&whole.classes),
-            in_flight: BTreeMap::new(),
+            in_flight: SortedMap::default(),
             resting: BTreeMap::new(),
             rests: BTreeSet::new(),
             waiting: 0,

@@ -1,7 +1,7 @@
 //! The engine itself: what it owns, and the two moves all others are made of: a record begins to be held, and a
 //! destination settles it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use crate::eviction::Searched;
 use crate::lifecycle::{Lifecycle, Remaining};
 use crate::moves::{HeldState, Settlement};
 use crate::per_class::PerClass;
+use crate::sorted::SortedMap;
 use crate::space::{Size, Space, on_disk};
 use crate::{Books, Broken, BufferMode, Config, Gauges, IdRanges, KernelBook, Origin, Phase, RecordId, Recovered};
 
@@ -47,7 +48,7 @@ pub(crate) struct Entry {
 pub(crate) struct Lane {
     /// The id the next record gets.
     pub(crate) next_sequence: u64,
-    pub(crate) entries: BTreeMap<u64, Entry>,
+    pub(crate) entries: SortedMap<u64, Entry>,
     /// Ids of held records that are on disk.
     pub(crate) stored: IdRanges,
     /// Ids that no destination needs.
@@ -71,7 +72,7 @@ pub struct Pipeline {
     pub(crate) now: Duration,
     pub(crate) space: Space,
     pub(crate) lanes: PerClass<Lane>,
-    pub(crate) storing: BTreeMap<RecordId, Storing>,
+    pub(crate) storing: SortedMap<RecordId, Storing>,
     /// Held records whose body is on disk alone.
     pub(crate) down: u64,
     /// Held records in memory alone, and their items.
@@ -106,11 +107,11 @@ impl Pipeline {
             now: Duration::ZERO,
             lanes: PerClass(Class::ALL.map(|_| Lane {
                 next_sequence: 1,
-                entries: BTreeMap::new(),
+                entries: SortedMap::default(),
                 stored: IdRanges::default(),
                 released: IdRanges::default(),
             })),
-            storing: BTreeMap::new(),
+            storing: SortedMap::default(),
             down: 0,
             volatile_records: 0,
             volatile_items: 0,

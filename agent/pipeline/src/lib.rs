@@ -76,6 +76,7 @@ mod recovery;
 mod sending;
 mod shares;
 mod shutdown;
+mod sorted;
 mod space;
 
 pub use books::{Books, Broken, DestinationBook, DestinationCell, Held, InputCell, KernelBook};

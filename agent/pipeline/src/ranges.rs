@@ -1,13 +1,13 @@
 //! A set of sequence numbers that stays small because neighbours merge: what is settled is nearly always one range.
 
-use std::collections::BTreeMap;
+use crate::sorted::SortedMap;
 
 /// A set of sequence numbers kept as sorted, disjoint, non-adjacent inclusive ranges. Each operation on one number is
 /// O(log r) in the number of ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdRanges {
     /// First number of each range, with its last.
-    ranges: BTreeMap<u64, u64>,
+    ranges: SortedMap<u64, u64>,
 }
 
 impl IdRanges {
@@ -23,12 +23,18 @@ impl IdRanges {
         }
         let (mut start, mut end) = (first, last);
         let reach = last.saturating_add(1);
-        while let Some((&other_start, &other_end)) = self.ranges.range(..=reach).next_back() {
+        while let Some((&other_start, &other_end)) = self.ranges.last_up_to(&reach) {
             if other_end.saturating_add(1) < first {
                 break;
             }
-            start = start.min(other_start);
             end = end.max(other_end);
+            if other_start <= first
+                && let Some(other_end) = self.ranges.get_mut(&other_start)
+            {
+                *other_end = end;
+                return;
+            }
+            start = start.min(other_start);
             self.ranges.remove(&other_start);
         }
         self.ranges.insert(start, end);
@@ -36,14 +42,14 @@ impl IdRanges {
 
     /// Takes one number out; nothing if it is not in.
     pub fn remove(&mut self, sequence: u64) {
-        let Some((&start, &end)) = self.ranges.range(..=sequence).next_back() else { return };
+        let Some((&start, &end)) = self.ranges.last_up_to(&sequence) else { return };
         if end < sequence {
             return;
         }
         if start == sequence {
             self.ranges.remove(&start);
-        } else {
-            self.ranges.insert(start, sequence - 1);
+        } else if let Some(end) = self.ranges.get_mut(&start) {
+            *end = sequence - 1;
         }
         if sequence < end {
             self.ranges.insert(sequence + 1, end);
@@ -53,13 +59,13 @@ impl IdRanges {
     /// Whether the number is in the set.
     #[must_use]
     pub fn contains(&self, sequence: u64) -> bool {
-        self.ranges.range(..=sequence).next_back().is_some_and(|(_, &end)| sequence <= end)
+        self.ranges.last_up_to(&sequence).is_some_and(|(_, &end)| sequence <= end)
     }
 
     /// Whether every number from `first` to `last`, both included, is in the set.
     #[must_use]
     pub fn contains_range(&self, first: u64, last: u64) -> bool {
-        self.ranges.range(..=first).next_back().is_some_and(|(_, &end)| last <= end)
+        self.ranges.last_up_to(&first).is_some_and(|(_, &end)| last <= end)
     }
 
     /// The ranges as (first, last), both included, ascending, with a gap between any two.

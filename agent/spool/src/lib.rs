@@ -30,8 +30,8 @@
 //! record. Bodies are verified when they are read, and by `verify_step` in the background.
 //!
 //! **Limits.** A body of 64 MiB; segments of 64 KiB to 1 GiB and 65,536 records; a checkpoint of 16 MiB. Memory: 16 bytes per record
-//! held and 48 more while its segment grows, one open file per segment, about 150 bytes per record and 3 MiB while opening, 256 KiB per
-//! class while writing, one record while reading, twice if it was compressed.
+//! held and 48 more while its segment grows, one open file per segment, about 150 bytes per record and 3 MiB while opening, at most
+//! 512 KiB per class while writing, given back at a checkpoint, one record while reading, twice if it was compressed.
 
 mod checkpoint;
 mod damage;

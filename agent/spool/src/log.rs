@@ -177,6 +177,7 @@ impl<S: Storage> Log<S> {
         } else if written.is_ok() {
             self.room.make_reserve(&self.storage);
         }
+        self.tails.iter_mut().flatten().for_each(Tail::give_memory_back);
         written
     }
 

@@ -1,5 +1,6 @@
 //! The one entry point for people and CI: `cargo xtask demo`, `test`, and the steps that both are made of.
 
+mod bench;
 mod cluster;
 mod console;
 mod demo;
@@ -53,6 +54,12 @@ enum Task {
     /// Simulates the agent's engine and disk log: `--seeds N [--from S]`, or one seed with `--seed S [--requests R] [--trace]`.
     Sim {
         /// Passed on to the simulation.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measures speed and memory with optimised programs: `cargo xtask bench [NAME …]`, `--list` names the benchmarks.
+    Bench {
+        /// Passed on to the benchmarks.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -113,6 +120,7 @@ fn run(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Sim { arguments } => suites::simulate(&places, &arguments)?,
+        Task::Bench { arguments } => bench::run(&places, &arguments)?,
         Task::Cluster { action } => on_cluster(&places, &action)?,
         Task::Ebpf => ebpf::build(&places)?,
         Task::Images => build_images(&places)?,

@@ -33,7 +33,7 @@ const fn row(
     Row { name, folder, may_use, never_direct, never }
 }
 
-const TABLE: [Row; 18] = [
+const TABLE: [Row; 19] = [
     row("vocabulary", "crds/vocabulary", &[], &[], CORE),
     row("crds", "crds", &["vocabulary"], &["tokio", "rand"], &[]),
     row("budget", "crds/budget", &["crds", "vocabulary"], &["kube", "tokio", "rand"], &[]),
@@ -55,6 +55,7 @@ const TABLE: [Row; 18] = [
         &[],
     ),
     row("sim", "agent/sim", &["pipeline", "spool", "otlp", "vocabulary"], &[], &["tokio", "serde", "rand", "kube", "aya", "hyper"]),
+    row("bench", "agent/bench", &["pipeline", "spool", "otlp", "inputs", "outputs", "vocabulary"], &[], &["kube", "aya"]),
     row("abi", "agent-ebpf/abi", &[], &[], CORE),
     row("e2e", "e2e", &["crds", "vocabulary"], &[], &["aya"]),
     row("xtask", "e2e/xtask", &[], &["kube"], &["tokio", "kube"]),
