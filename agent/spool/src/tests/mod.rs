@@ -4,6 +4,7 @@
 mod checkpoints;
 mod crashes;
 mod damage;
+mod flips;
 mod format;
 mod operations;
 mod real_files;
