@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use outputs::{Attempt, Output};
 use pipeline::{DestinationIndex, Outcome, RecordId, Send};
+use spool::points::reach;
 use spool::{ReadError, Reader};
 
 use crate::board::Board;
@@ -63,7 +64,9 @@ impl Dispatch {
                 Err(outcome) => return Landed { id, outcome, seen: None },
             },
         };
+        reach("dispatch.sending");
         let attempt = self.output.send(signal, counts, body).await;
+        reach("dispatch.answered");
         Landed { id, outcome: attempt.outcome, seen: Some(attempt) }
     }
 
@@ -82,6 +85,7 @@ impl Dispatch {
 
     fn report(&self, landed: Landed) {
         self.engine.with(|pipeline, now| pipeline.handle_outcome(now, self.destination, landed.id, landed.outcome));
+        reach("dispatch.settled");
         self.engine.wake_settled();
         if let Some(attempt) = landed.seen {
             self.board.saw_attempt(self.destination, &attempt);

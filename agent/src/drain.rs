@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline::{Phase, Pipeline};
+use spool::points::reach;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -34,16 +35,21 @@ impl Drain<'_> {
     pub(crate) async fn run(mut self, mut hurry: impl AsyncFnMut()) {
         self.engine.with(|pipeline, now| pipeline.handle_shutdown(now, self.deadline));
         self.stop_inputs.send_replace(true);
+        reach("drain.begun");
         loop {
             match self.engine.with(Pipeline::poll_phase) {
                 Phase::Stopped => break,
                 Phase::DrainingInputs | Phase::Running => {
                     if self.inputs.is_empty() {
                         self.engine.with(Pipeline::handle_inputs_stopped);
+                        reach("drain.inputs-stopped");
                         continue;
                     }
                 }
-                Phase::Flushing => self.flush(),
+                Phase::Flushing => {
+                    reach("drain.flushing");
+                    self.flush();
+                }
                 Phase::CompletingAcks | Phase::DrainingQueues => {}
             }
             tokio::select! {
@@ -56,6 +62,7 @@ impl Drain<'_> {
                 }
             }
         }
+        reach("drain.stopped");
         // Whatever input did not end in its share of the deadline ends here.
         self.inputs.shutdown().await;
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use inputs::{Answer, Charge, Gate, Offer};
 use otlp::Rules;
 use pipeline::{Admission, Origin, Part, Refusal, Request, Verdict};
+use spool::points::reach;
 use tokio::sync::mpsc::Permit;
 use tokio::sync::oneshot;
 use vocabulary::{ClassCounts, DropReason, RefuseReason};
@@ -80,7 +81,9 @@ async fn store(engine: &Engine, admission: Admission, items: u64, charge: Charge
         // Without a storage thread (it has ended) nothing could be stored.
         None => append.settle(engine, &[]),
     }
-    match wait.await.unwrap_or(Stored::Nothing) {
+    let stored = wait.await.unwrap_or(Stored::Nothing);
+    reach("intake.stored");
+    match stored {
         Stored::All => {}
         Stored::AllBut(lost) => {
             if shed.total() == 0 {

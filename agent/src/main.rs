@@ -39,6 +39,12 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // Without the variable such a program does nothing at all: it can be no released one by mistake.
+    #[cfg(feature = "failpoints")]
+    if let Err(cause) = std::env::var("FOREBAY_POINTS").map_err(|cause| cause.to_string()).and_then(|text| spool::points::arm(&text)) {
+        eprintln!("forebay-agent: built with fail points, for tests alone: FOREBAY_POINTS: {cause}");
+        return ExitCode::FAILURE;
+    }
     let args = args::Args::parse();
     let result = match &args.command {
         args::Command::Check { file } => check::check(file),

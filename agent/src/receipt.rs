@@ -8,6 +8,7 @@ use std::path::Path;
 
 use pipeline::{Books, Held};
 use serde::{Deserialize, Serialize};
+use spool::points::reach;
 use vocabulary::DropReason;
 
 use crate::ledger_page::cells;
@@ -59,7 +60,9 @@ impl Receipt {
         let mut file = File::create(&draft)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         file.sync_all()?;
+        reach("receipt.drafted");
         fs::rename(draft, directory.join(NAME))?;
+        reach("receipt.named");
         File::open(directory)?.sync_all()
     }
 }
@@ -74,6 +77,7 @@ pub(crate) fn take(directory: &Path, is_used: bool) -> PreviousEnd {
         }
         _ => {}
     }
+    reach("receipt.taken");
     match receipt {
         Some(receipt) => PreviousEnd::Told(receipt),
         None if is_used => PreviousEnd::Killed,

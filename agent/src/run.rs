@@ -11,6 +11,7 @@ use enrich::Index;
 use inputs::{Listener, Room};
 use otlp::{Limits, Rules};
 use pipeline::{Books, DestinationIndex, Pipeline};
+use spool::points::reach;
 use spool::{Reader, Spool};
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -94,6 +95,7 @@ async fn run(settings: Settings, file: Option<&Path>) -> anyhow::Result<()> {
             return Ok(());
         }
     };
+    reach("start.opened");
     let agent = Agent::build(&settings, board, opened)?;
     agent.run_until_told(&settings, &place, signals).await;
     Ok(())
@@ -162,6 +164,7 @@ impl Agent {
             let room = Room::new(settings.receive_bytes());
             inputs.spawn(serve_otlp(otlp, room, self.engine.clone(), self.board.clone(), stopped.clone()));
         }
+        reach("start.serving");
         self.start_kernel(settings, place, &stopped, &mut inputs, &mut services);
         let (stop_fleet, fleet) = self.start_fleet(settings, place);
 
@@ -189,6 +192,7 @@ impl Agent {
         } else if self.storage.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the storage thread ended by a panic");
         }
+        reach("drain.checkpointed");
         stop_fleet.send_replace(true);
         if let Some(fleet) = fleet
             && tokio::time::timeout(FLEET_TIME_MAX, fleet).await.is_err()

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use inputs::Charge;
 use pipeline::Persist;
 use spool::Spool;
+use spool::points::reach;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use vocabulary::ClassCounts;
@@ -220,6 +221,7 @@ impl Storage {
                 appended.map_err(|cause| self.fail("a record could not be stored", &cause)).is_ok()
             })
             .collect();
+        reach("storage.appended");
         if stored.contains(&true) {
             let started = Instant::now();
             let committed = self.spool.commit();
@@ -237,12 +239,14 @@ impl Storage {
     }
 
     fn settle(&mut self, group: Vec<Append>, stored: &[bool]) {
+        reach("storage.committed");
         let mut stored = stored;
         for append in group {
             let (own, others) = stored.split_at_checked(append.records.len()).unwrap_or_default();
             stored = others;
             append.settle(&self.engine, own);
         }
+        reach("storage.settled");
         self.engine.wake_senders();
         self.engine.wake_settled();
     }
@@ -251,11 +255,13 @@ impl Storage {
     fn checkpoint(&mut self) -> bool {
         self.checkpointed = Instant::now();
         let checkpoint = self.engine.with(|pipeline, _| pipeline.checkpoint());
+        reach("checkpoint.taken");
         if let Err(cause) = self.spool.write_checkpoint(&checkpoint) {
             self.fail("a checkpoint could not be written", &cause);
             return false;
         }
         let settled = self.engine.with(|pipeline, _| pipeline.handle_checkpointed(checkpoint.generation));
+        reach("checkpoint.durable");
         match self.spool.release(&settled) {
             Ok(_) => self.heal(),
             Err(cause) => self.fail("settled segments could not be deleted", &cause),

@@ -154,7 +154,8 @@ fn a_wrong_document_ends_with_one_line_that_names_the_place() {
     let file = directory.path().join("agent.yaml");
     std::fs::write(&file, "buffer: {mode: Memory, memoryBytes: 1, memoryItems: 1}\nsoftPercentage: 80\n").expect("it can be written");
     for command in [&["check"][..], &["run", "--config"]] {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_forebay-agent")).args(command).arg(&file).output().expect("it runs");
+        let mut agent = std::process::Command::new(env!("CARGO_BIN_EXE_forebay-agent"));
+        let output = agent.args(command).arg(&file).env("FOREBAY_POINTS", "").output().expect("it runs");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && text.contains("softPercentage") && text.contains("line 2"), "{text}");
     }

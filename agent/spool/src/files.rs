@@ -10,6 +10,7 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate, fstatvfs};
 
 use crate::error::OpenError;
 use crate::format::BufferId;
+use crate::points::{reach, try_reach};
 use crate::storage::{Listed, Storage, StorageFile, Volume, first_failed};
 
 /// Name of the file whose lock means ownership of the directory.
@@ -107,7 +108,10 @@ impl Storage for Directory {
     }
 
     fn create(&self, name: &str) -> io::Result<Self::File> {
-        options().create_new(true).open(self.path(name)).map(Arc::new)
+        try_reach("disk.create")?;
+        let created = options().create_new(true).open(self.path(name)).map(Arc::new);
+        reach("disk.created");
+        created
     }
 
     fn open(&self, name: &str) -> io::Result<Self::File> {
@@ -115,15 +119,24 @@ impl Storage for Directory {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.path(name))
+        try_reach("disk.remove")?;
+        let removed = std::fs::remove_file(self.path(name));
+        reach("disk.removed");
+        removed
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path(from), self.path(to))
+        try_reach("disk.rename")?;
+        std::fs::rename(self.path(from), self.path(to))?;
+        reach("disk.renamed");
+        Ok(())
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        self.handle.sync_all()
+        try_reach("disk.sync-directory")?;
+        let synced = self.handle.sync_all();
+        reach("disk.synced-directory");
+        synced
     }
 
     /// One thread per file: the device takes the flushes of several files together, one after the other it takes them in turn.
@@ -163,11 +176,25 @@ impl StorageFile for OpenFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        try_reach("disk.write")?;
+        if cfg!(feature = "failpoints") {
+            // In two, so that a process can end within a write.
+            let (first, rest) = bytes.split_at(bytes.len() / 2);
+            self.write_all_at(first, offset)?;
+            reach("disk.wrote-half");
+            self.write_all_at(rest, offset + first.len() as u64)?;
+        } else {
+            self.write_all_at(bytes, offset)?;
+        }
+        reach("disk.wrote");
+        Ok(())
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
-        self.set_len(bytes)
+        try_reach("disk.truncate")?;
+        self.set_len(bytes)?;
+        reach("disk.truncated");
+        Ok(())
     }
 
     fn preallocate(&self, bytes: u64) -> io::Result<bool> {
@@ -180,7 +207,10 @@ impl StorageFile for OpenFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        try_reach("disk.sync")?;
+        self.sync_data()?;
+        reach("disk.synced");
+        Ok(())
     }
 
     fn bytes(&self) -> io::Result<u64> {

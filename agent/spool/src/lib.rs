@@ -45,6 +45,7 @@ mod log;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 mod pack;
+pub mod points;
 mod recovery;
 mod scan;
 mod slots;

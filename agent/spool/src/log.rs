@@ -23,6 +23,7 @@ use crate::error::{AppendError, CommitError, ReadError};
 use crate::format::{BODY_BYTES_MAX, BufferId, Record, SegmentId, record_bytes};
 use crate::index::{Index, Segment};
 use crate::pack::Packer;
+use crate::points::reach;
 use crate::slots::Slots;
 use crate::storage::{Storage, StorageFile};
 use crate::verify::Verification;
@@ -159,10 +160,12 @@ impl<S: Storage> Log<S> {
                 return Err(error);
             }
         }
+        reach("log.written");
         if let Err(error) = self.sync() {
             self.abandon();
             return Err(error);
         }
+        reach("log.synced");
         for tail in self.closing.iter_mut().chain(self.tails.iter_mut().flatten()) {
             tail.publish();
         }
@@ -208,6 +211,7 @@ impl<S: Storage> Log<S> {
         };
         self.next_creation += 1;
         self.is_directory_dirty = true;
+        reach("log.created");
         let is_preallocated = match file.preallocate(self.room.limits.segment_bytes) {
             Ok(is_preallocated) => is_preallocated,
             Err(source) => {
@@ -244,6 +248,7 @@ impl<S: Storage> Log<S> {
             *self.tail(class) = Some(tail);
             return Err(AppendError::write(path, source));
         }
+        reach("log.full");
         let synced = tail.segment.file.sync();
         if synced.is_err() {
             // At once, not at the commit that will fail: a process that is killed before it would find in the page cache, and

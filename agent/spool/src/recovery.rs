@@ -20,6 +20,7 @@ use crate::identity::{self, IDENTITY_BYTES_MAX, IDENTITY_NAME, Identity};
 use crate::index::Segment;
 use crate::log::room::{Limits, Room};
 use crate::log::{Log, Parts, SET_ASIDE, evidence_bytes_max};
+use crate::points::reach;
 use crate::slots::{SLOT_NAMES, Slot, Slots, read_slot};
 use crate::storage::{Listed, Storage, StorageFile};
 use crate::sweep::sweep_class;
@@ -67,7 +68,9 @@ pub(crate) fn open<S: Storage>(storage: S, pipeline: &str, fresh: BufferId, limi
     let identity = survey.read_identity(&listed, pipeline)?;
     let (slots, found) = survey.read_slots(&listed)?;
     let (buffer, candidates) = survey.buffer_and_segments(&listed, pipeline, identity, &found, fresh)?;
+    reach("recovery.identified");
     let (slots, mut checkpoint) = survey.choose_slot(slots, found, buffer)?;
+    reach("recovery.chosen");
     survey.trim_evidence(&listed)?;
     let mut by_class: [Vec<Candidate<S::File>>; Class::COUNT] = Default::default();
     for candidate in candidates {
@@ -84,6 +87,7 @@ pub(crate) fn open<S: Storage>(storage: S, pipeline: &str, fresh: BufferId, limi
         *tail = swept.tail;
         stored.extend(swept.stored);
     }
+    reach("recovery.swept");
     let room = Room::open(&storage, &listed, limits).map_err(|source| OpenError::Repair { path: storage.path(""), source })?;
     // Names that were created but not synced before an end without warning must not vanish after they were reported.
     storage.sync_directory().map_err(|source| OpenError::Sync { path: storage.path(""), source })?;
@@ -235,6 +239,7 @@ impl<S: Storage> Survey<'_, S> {
                 created => created?,
             };
             file.write_at(&content, 0)?;
+            reach("recovery.identity");
             file.truncate(content.len() as u64)?;
             file.sync()?;
             self.storage.sync_directory()

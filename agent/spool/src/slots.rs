@@ -8,6 +8,7 @@ use pipeline::Checkpoint;
 use crate::checkpoint::{BODY_BYTES_MAX, SLOT_HEADER_BYTES, SlotHeader, Unusable, decode_slot_body, decode_slot_header, encode_slot};
 use crate::error::CommitError;
 use crate::format::BufferId;
+use crate::points::reach;
 use crate::storage::{Storage, StorageFile};
 
 /// Names of the two files.
@@ -68,6 +69,7 @@ impl<F: StorageFile> Slots<F> {
             self.next.file = Some(file);
             return Err(CommitError::write(path, source));
         }
+        reach("slot.written");
         self.next.bytes = self.next.bytes.max(content.len() as u64);
         let synced = file.sync().and_then(|()| if self.next.is_name_durable { Ok(()) } else { storage.sync_directory() });
         if let Err(source) = synced {
@@ -77,6 +79,7 @@ impl<F: StorageFile> Slots<F> {
             self.next.bytes = 0;
             return Err(CommitError::Sync { path, source });
         }
+        reach("slot.synced");
         self.next.file = Some(file);
         self.next.is_name_durable = true;
         self.generation += 1;

@@ -21,6 +21,7 @@ use crate::footer::{Rows, TRAILER_BYTES, read_footer};
 use crate::format::{FooterHeader, RecordHeader, SEGMENT_HEADER_BYTES, SEGMENT_RECORDS_MAX, VERSION, record_bytes};
 use crate::index::{Entry, Segment};
 use crate::log::tail::Tail;
+use crate::points::reach;
 use crate::recovery::{Candidate, Survey};
 use crate::scan::{Found, Scanner};
 use crate::storage::{Storage, StorageFile};
@@ -199,6 +200,7 @@ fn repair<S: Storage>(
     if may_be_torn && !swept.tail.is_empty() {
         file.truncate(swept.whole_end).map_err(survey.repair_error(&name))?;
         kept_bytes = swept.whole_end;
+        reach("recovery.cut");
     } else {
         damage.extend(swept.tail);
     }

@@ -45,12 +45,20 @@ impl Agent {
 
     /// Starts it and waits for its admin endpoint alone: it may be kept from taking anything in.
     pub(crate) fn launch(directory: &Path, document: &str) -> Self {
+        let mut agent = Self::spawn(directory, document, "");
+        agent.await_listening(|agent| agent.admin.port() != 0);
+        agent
+    }
+
+    /// Starts it with what it is to do at its fail points, if it was built with them, and waits for nothing.
+    pub(crate) fn spawn(directory: &Path, document: &str, points: &str) -> Self {
         let file = directory.join("agent.yaml");
         std::fs::write(&file, document).expect("the document can be written");
         let mut child = Command::new(env!("CARGO_BIN_EXE_forebay-agent"))
             .args(["run", "--config"])
             .arg(&file)
             .env("RUST_LOG", "info")
+            .env("FOREBAY_POINTS", points)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -65,9 +73,7 @@ impl Agent {
                 }
             }
         });
-        let mut agent = Self { child, otlp: ([127, 0, 0, 1], 0).into(), admin: ([127, 0, 0, 1], 0).into(), lines };
-        agent.await_listening(|agent| agent.admin.port() != 0);
-        agent
+        Self { child, otlp: ([127, 0, 0, 1], 0).into(), admin: ([127, 0, 0, 1], 0).into(), lines }
     }
 
     /// Waits until it takes requests in.
@@ -76,8 +82,15 @@ impl Agent {
     }
 
     fn await_listening(&mut self, is_there: impl Fn(&Self) -> bool) {
+        assert!(self.comes_to_listen(is_there), "the agent ended before it listened");
+    }
+
+    /// Waits until it listens; false if it ended before.
+    pub(crate) fn comes_to_listen(&mut self, is_there: impl Fn(&Self) -> bool) -> bool {
         while !is_there(self) {
-            let line = self.lines.recv_timeout(DEADLINE).expect("the agent says where it listens");
+            let received = self.lines.recv_timeout(DEADLINE);
+            assert!(received != Err(mpsc::RecvTimeoutError::Timeout), "the agent does not say where it listens");
+            let Ok(line) = received else { return false };
             if line["message"] == "listening" {
                 let address = line["address"].as_str().expect("a text").parse().expect("an address");
                 match line["part"].as_str() {
@@ -86,6 +99,7 @@ impl Agent {
                 }
             }
         }
+        true
     }
 
     pub(crate) async fn client(&self) -> TraceServiceClient<Channel> {
@@ -94,13 +108,18 @@ impl Agent {
 
     /// A page of the admin endpoint: status line and body.
     pub(crate) async fn page(&self, path: &str) -> (String, String) {
-        let mut stream = TcpStream::connect(self.admin).await.expect("the admin endpoint accepts connections");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("it reads");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.expect("it answers");
+        let text = self.ask(path).await.expect("the admin endpoint answers");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+    }
+
+    async fn ask(&self, path: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.admin).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok(text)
     }
 
     /// Awaits a page whose body has this property: status line and body.
@@ -117,7 +136,13 @@ impl Agent {
     }
 
     pub(crate) async fn ledger(&self) -> Value {
-        serde_json::from_str(&self.page("/ledger").await.1).expect("the ledger is JSON")
+        self.try_ledger().await.expect("the ledger is JSON")
+    }
+
+    /// The ledger of an agent that may be gone.
+    pub(crate) async fn try_ledger(&self) -> Option<Value> {
+        let text = self.ask("/ledger").await.ok()?;
+        serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
     }
 
     /// Awaits a ledger with this property.

@@ -18,7 +18,7 @@ const TAIL_LINES: usize = 20;
 pub(crate) enum Echo {
     /// Every line.
     Everything,
-    /// The lines with which a test binary opens and closes, and its failures.
+    /// The lines with which a test binary opens and closes, its failures, its figures, and how to replay it.
     TestResults,
 }
 
@@ -161,7 +161,7 @@ pub(crate) fn tail(log: &Path) -> String {
 
 fn is_test_result(line: &str) -> bool {
     let line = line.trim_start();
-    ["test result:", "Running ", "Doc-tests ", "error", "thread '"].iter().any(|start| line.starts_with(start))
+    ["test result:", "Running ", "Doc-tests ", "error", "thread '", "replay: ", "figure: "].iter().any(|start| line.starts_with(start))
         || line.ends_with("... FAILED")
 }
 

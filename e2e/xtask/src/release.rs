@@ -22,7 +22,10 @@ pub(crate) const SELECTION: [&str; 3] = ["--workspace", "--exclude", "xtask"];
 pub(crate) fn build_programs(places: &Places) -> Result<()> {
     console::step("programs", "5 min cold", "operator, agent, load, backend, generators", || {
         // One small test among the targets makes the features of test dependencies count, as they do for the tests themselves.
-        places.cargo().arg("build").args(SELECTION).args(["--bins", "--test", "kernel"]).logged(&places.log("build"))
+        places.cargo().arg("build").args(SELECTION).args(["--bins", "--test", "kernel"]).logged(&places.log("build"))?;
+        // The suites of the fail points build an agent of the same name, which runs for nobody who does not tell it where to fail.
+        let agent = places.built("forebay-agent");
+        places.run(&agent.to_string_lossy()).arg("--version").without_env("FOREBAY_POINTS").logged(&places.log("build"))
     })
 }
 

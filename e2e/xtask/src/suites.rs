@@ -32,7 +32,7 @@ struct Suite {
     run: fn(&Places) -> Result<Outcome>,
 }
 
-const SUITES: [Suite; 13] = [
+const SUITES: [Suite; 14] = [
     Suite { name: "format", next_step: "cargo fmt --all", run: format },
     Suite { name: "clippy", next_step: "cargo clippy --workspace --all-targets", run: clippy },
     Suite { name: "tidy", next_step: "mend the lines above; the rules stand in docs/style.md", run: tidy },
@@ -47,6 +47,7 @@ const SUITES: [Suite; 13] = [
         run: simulation,
     },
     Suite { name: "kernel", next_step: "run the failing test as root; target/bpf/agent-ebpf is what it loads", run: kernel },
+    Suite { name: "kills", next_step: "the line `replay:` above runs the same kills again", run: kills },
     Suite { name: "standalone", next_step: "cargo xtask demo --standalone", run: standalone },
     Suite { name: "crds", next_step: "cargo xtask cluster status", run: crds },
     Suite { name: "e2e", next_step: "look into target/e2e-artifacts, then cargo xtask cluster status", run: end_to_end },
@@ -103,6 +104,10 @@ fn format(places: &Places) -> Result<Outcome> {
 
 fn clippy(places: &Places) -> Result<Outcome> {
     places.cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).logged(&places.log("clippy"))?;
+    places
+        .cargo()
+        .args(["clippy", "--workspace", "--features", "agent/failpoints", "--test", "proof", "--", "-D", "warnings"])
+        .logged(&places.log("clippy"))?;
     Ok(Outcome::Passed)
 }
 
@@ -204,6 +209,20 @@ fn kernel(places: &Places) -> Result<Outcome> {
     }
     cargo_test(places, "kernel", &["--test", "kernel"], Echo::TestResults, &release::environment(places, None))?;
     Ok(Outcome::Passed)
+}
+
+/// What the tests of the real program add to the selection. They need it built with its fail points, a feature of agent and spool that
+/// brings no dependency: those two are compiled again, and nothing else. Every other build takes the program back to what people get.
+const PROOF: [&str; 4] = ["--features", "agent/failpoints", "--test", "proof"];
+
+fn kills(places: &Places) -> Result<Outcome> {
+    proof(places, "kills", &["kills", "points"])?;
+    Ok(Outcome::Passed)
+}
+
+fn proof(places: &Places, suite: &str, tests: &[&str]) -> Result<()> {
+    let arguments = [&PROOF[..], &["--", "--test-threads=1", "--nocapture"], tests].concat();
+    cargo_test(places, suite, &arguments, Echo::TestResults, &[])
 }
 
 fn standalone(places: &Places) -> Result<Outcome> {

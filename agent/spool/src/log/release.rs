@@ -11,6 +11,7 @@ use super::{Log, SET_ASIDE, evidence_bytes_max};
 use crate::Released;
 use crate::error::ReleaseError;
 use crate::index::Segment;
+use crate::points::reach;
 use crate::storage::Storage;
 
 /// What became of a segment's file.
@@ -51,6 +52,7 @@ impl<S: Storage> Log<S> {
 
     /// Makes removals durable. Only then is a file used again: under its old name it could otherwise come back with foreign content.
     pub(super) fn settle_removals(&mut self, spares: Vec<Spare<S::File>>) -> Result<(), ReleaseError> {
+        reach("log.released");
         let path = self.storage.path("");
         if let Err(source) = self.storage.sync_directory() {
             for spare in spares {
@@ -60,6 +62,7 @@ impl<S: Storage> Log<S> {
             return Err(ReleaseError::SyncDirectory { path, source });
         }
         spares.into_iter().for_each(|spare| self.room.keep(spare));
+        reach("log.forgotten");
         Ok(())
     }
 

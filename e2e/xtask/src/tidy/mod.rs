@@ -3,6 +3,7 @@
 
 mod dependencies;
 mod links;
+mod promises;
 mod purity;
 mod rules;
 mod source;
@@ -44,10 +45,12 @@ fn violation(rule: &'static str, place: impl Into<String>, message: impl Into<St
 /// Everything in this checkout that breaks a rule and is not on the allow-list.
 pub(crate) fn check(checkout: &Path) -> Result<Vec<Violation>> {
     let mut found = dependencies::check(&dependencies::read(checkout)?);
+    let mut functions = BTreeSet::new();
     for path in tracked(checkout)? {
         let Ok(text) = fs::read_to_string(checkout.join(&path)) else { continue }; // not a text, or just removed
         found.extend(texts::check(&path, &text));
         if path.ends_with(".rs") {
+            functions.extend(promises::functions(&text).map(str::to_owned));
             match Source::parse(&path, &text) {
                 Ok(source) => found.extend(rules::check(&source).into_iter().chain(purity::check(&source))),
                 Err(error) => found.push(violation("syntax", &path, error.to_string())),
@@ -56,6 +59,8 @@ pub(crate) fn check(checkout: &Path) -> Result<Vec<Violation>> {
             found.extend(links::check(checkout, &path, &text));
         }
     }
+    let promised = fs::read_to_string(checkout.join(promises::PAGE)).with_context(|| format!("cannot read {}", promises::PAGE))?;
+    found.extend(promises::check(&promised, &functions));
     let allowed = fs::read_to_string(checkout.join(ALLOWED)).with_context(|| format!("cannot read {ALLOWED}"))?;
     Ok(without_allowed(found, &allowed))
 }

@@ -1,0 +1,149 @@
+//! One buffer, the lives of the program over it, and the judgement after the last: what every fault of these tests has in common.
+
+#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value is null, and of an array the failure of the test")]
+
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::oracle::{Backend, Oracle, Tally};
+use crate::rig::{Agent, destination_sum};
+
+/// Producers that send at the same time.
+const PRODUCERS: u32 = 3;
+/// Time between two looks at process and books.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// One buffer and everything that happened to it.
+pub(crate) struct Chain {
+    folder: tempfile::TempDir,
+    pub(crate) oracle: Oracle,
+    pub(crate) document: String,
+    pub(crate) lives: u32,
+    /// How many items a later life may deliver again.
+    repeats_max: u64,
+}
+
+/// One run of the program.
+pub(crate) struct Life {
+    pub(crate) agent: Agent,
+    producers: JoinSet<()>,
+    /// Items that a durable checkpoint knew as delivered when it was last asked.
+    durable: u64,
+    /// From the start of the process until it took requests in.
+    pub(crate) start: Duration,
+}
+
+impl Chain {
+    /// In a folder of its own.
+    pub(crate) async fn new(mode: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a directory");
+        let oracle = Oracle::default();
+        let document = document(oracle.sink().await, &folder.path().join("buffer"), mode);
+        Self { folder, oracle, document, lives: 0, repeats_max: 0 }
+    }
+
+    /// A new life; none if it was killed before it took anything in.
+    pub(crate) fn start(&mut self, armed: &str) -> Option<Life> {
+        let began = Instant::now();
+        let mut agent = Agent::spawn(self.folder.path(), &self.document, armed);
+        self.lives += 1;
+        if agent.comes_to_listen(|agent| agent.otlp.port() != 0) {
+            return Some(Life { agent, producers: JoinSet::new(), durable: 0, start: began.elapsed() });
+        }
+        let status = agent.child.wait().expect("its output ended");
+        assert_eq!(status.signal(), Some(9), "it ended by itself");
+        None
+    }
+
+    /// Ends a life by SIGKILL if it has not ended.
+    pub(crate) async fn end(&mut self, mut life: Life) {
+        life.agent.child.kill().unwrap_or(());
+        life.agent.child.wait().expect("it can be waited for");
+        life.producers.shutdown().await;
+        // Whatever arrived and was not known as delivered on disk may come again, and nothing else.
+        self.repeats_max += self.oracle.tally().arrived - life.durable;
+    }
+
+    /// A last life without faults.
+    pub(crate) async fn judge(mut self) -> (Tally, Value) {
+        let life = self.start("").expect("nothing keeps it from listening");
+        self.judge_alive(&life).await
+    }
+
+    /// Everything arrives, and the books say so.
+    pub(crate) async fn judge_alive(&self, life: &Life) -> (Tally, Value) {
+        self.oracle.behave(Backend::Takes);
+        let is_settled = |ledger: &Value| {
+            let delivered = destination_sum(ledger, "/delivered");
+            // The books on the page are those of the last durable checkpoint, the gauges those of this moment.
+            ledger["gauges"]["heldRecords"] == 0
+                && delivered + volatile(ledger) == destination_sum(ledger, "/routed")
+                && delivered >= self.oracle.tally().arrived
+        };
+        let awaited = format!("an empty buffer and books that balance after {:?}", self.oracle.tally());
+        let ledger = life.agent.await_ledger(&awaited, is_settled).await;
+        let tally = self.oracle.tally();
+        let Tally { acknowledged, unknown, arrived, repeated, missing, .. } = tally;
+        let bounds = [0, 1].map(|side| ledger["crashVolatileBounds"][side].as_u64().expect("a number"));
+        assert!(missing + unknown >= bounds[0] && missing <= bounds[1], "{missing} acknowledged items are lost: {tally:?}, {ledger}");
+        assert!(repeated <= self.repeats_max, "{repeated} repeats, {} at most: {tally:?}", self.repeats_max);
+        assert_eq!(destination_sum(&ledger, "/delivered"), arrived, "{tally:?}, {ledger}");
+        let received = ledger["inputs"].as_array().into_iter().flatten().filter_map(|cell| cell["received"].as_u64()).sum::<u64>();
+        assert!((acknowledged - missing..=acknowledged + unknown).contains(&(received - volatile(&ledger))), "{tally:?}, {ledger}");
+        (tally, ledger)
+    }
+}
+
+impl Life {
+    /// Lets every producer send so many requests.
+    pub(crate) fn load(&mut self, oracle: &Oracle, requests: u64) {
+        for producer in 0..PRODUCERS {
+            self.producers.spawn(oracle.clone().produce(self.agent.otlp, producer, requests));
+        }
+    }
+
+    /// Waits until every producer has sent what it was to send.
+    pub(crate) async fn loaded(&mut self) {
+        while self.producers.join_next().await.is_some() {}
+    }
+
+    /// Waits for the end; none if it does not come in time.
+    pub(crate) async fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
+        let (began, mut looks) = (Instant::now(), tokio::time::interval(LOOK_EVERY));
+        while began.elapsed() < within {
+            looks.tick().await;
+            if let Some(status) = self.agent.child.try_wait().expect("it can be waited for") {
+                return Some(status);
+            }
+            self.look().await;
+        }
+        None
+    }
+
+    async fn look(&mut self) {
+        if let Some(ledger) = self.agent.try_ledger().await {
+            self.durable = destination_sum(&ledger, "/delivered");
+        }
+    }
+}
+
+/// Items that the books count as gone with the memory of a killed process.
+fn volatile(ledger: &Value) -> u64 {
+    destination_sum(ledger, "/dropped/CrashVolatile")
+}
+
+/// Limits so small that files fill, are sealed and deleted all the time.
+fn document(destination: SocketAddr, buffer: &Path, mode: &str) -> String {
+    let disk = format!("{{path: '{}', bytes: 67108864, segmentBytes: 65536}}", buffer.display());
+    format!(
+        "adminListen: 127.0.0.1:0\ndrainSeconds: 2\nsources: {{otlp: {{grpcListen: '127.0.0.1:0'}}}}\n\
+         buffer: {{mode: {mode}, memoryBytes: 1048576, memoryItems: 100000, disk: {disk}}}\ndestinations:\n\
+         - {{name: backend, endpoint: 'http://{destination}', inFlight: 8, retry: {{initialMilliseconds: 20, maxMilliseconds: 100}}}}\n"
+    )
+}
