@@ -230,6 +230,14 @@ fn buffers(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<(
     for (name, help, value) in plain {
         gauge(encoder, name, help, |family| family.gauge(&[], value))?;
     }
+    gauge(encoder, "at_hard_limit", "1 since clients were refused for want of room, until one of them is taken", |family| {
+        cells(&gauges.closed).try_for_each(|(signal, class, is_closed)| {
+            family.gauge(&[("signal", signal.label()), ("class", class.label())], u64::from(*is_closed))
+        })
+    })?;
+    counter(encoder, "requests_split", "Requests that were cut by class, which happens under pressure alone", |family| {
+        family.counter(&[], gauges.splits)
+    })?;
     gauge(encoder, "destination_disk_bytes", "Records on disk that a destination has yet to settle, in bytes", |family| {
         gauges.destinations.iter().try_for_each(|each| family.gauge(&[("destination", &each.name)], each.disk_bytes))
     })

@@ -70,6 +70,11 @@ pub(crate) enum Stored {
 }
 
 impl Append {
+    /// Whether its records are parts of a request that was cut by class: it had several, so the others are here too, or were decided.
+    fn is_cut(&self) -> bool {
+        self.records.len() > 1 || self.is_rest_taken
+    }
+
     /// A record of the final flush.
     pub(crate) fn flushed(record: Persist) -> Self {
         Self { records: vec![record], is_rest_taken: false, done: None, _charge: Charge::default() }
@@ -210,8 +215,10 @@ impl Storage {
         finish
     }
 
-    /// Appends and syncs; tells for each record of the group, in its order, whether it is durable.
+    /// Appends, compressed if much waits or parts of cut requests are among them, and syncs; tells for each record of the group, in its order, whether it is durable.
     fn append(&mut self, group: &[Append]) -> Vec<bool> {
+        // What was cut was cut under pressure, when room is worth more than time.
+        self.spool.set_compressing(self.is_compressing || group.iter().any(Append::is_cut));
         let mut stored: Vec<bool> = group
             .iter()
             .flat_map(|append| &append.records)
@@ -268,7 +275,6 @@ impl Storage {
         }
         let gauges = self.engine.with(|pipeline, _| pipeline.gauges());
         self.is_compressing = compresses(self.is_compressing, gauges.disk_bytes, gauges.disk_bytes_max);
-        self.spool.set_compressing(self.is_compressing);
         if let Err(cause) = self.spool.compact_step(&settled) {
             tracing::warn!(error = %chain(&cause), "records that wait long keep a segment until they are sent");
         }
@@ -416,6 +422,36 @@ mod tests {
         assert!(!compresses(false, 249, 1_000) && compresses(false, 250, 1_000));
         assert!(compresses(true, 125, 1_000) && !compresses(true, 124, 1_000));
         assert!(!compresses(false, 0, 0));
+    }
+
+    #[test]
+    fn parts_of_a_cut_request_are_compressed_on_disk_and_whole_requests_are_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut storage = storage(directory.path(), Arc::new(Engine::new(spilling(), 1, None)));
+        let body = Bytes::from(vec![b'~'; 4096]);
+        let record = |class| Persist {
+            id: RecordId { class, sequence: 1 },
+            signal: Signal::Logs,
+            counts: ClassCounts::of(class, 1),
+            received_unix_ms: 1,
+            body: body.clone(),
+        };
+        let plain = || -> usize {
+            let files = std::fs::read_dir(directory.path()).expect("it is a directory").map(|entry| entry.expect("an entry").path());
+            let contents = files.map(|path| std::fs::read(path).expect("it is readable"));
+            contents.map(|content| content.iter().filter(|&&byte| byte == b'~').count()).sum()
+        };
+        let store = |storage: &mut Storage, records: Vec<Persist>| {
+            let append = Append { records, is_rest_taken: false, done: None, _charge: Charge::default() };
+            storage.work(&mut vec![Job::Append(append)]);
+        };
+        store(&mut storage, vec![record(Class::Critical)]);
+        assert!((4096..4200).contains(&plain()), "{}", plain());
+        store(&mut storage, vec![record(Class::High), record(Class::Bulk)]);
+        assert!((4096..4200).contains(&plain()), "{}", plain());
+        store(&mut storage, vec![record(Class::Normal)]);
+        assert!((8192..8400).contains(&plain()), "{}", plain());
+        assert_eq!(storage.spool.read(RecordId { class: Class::Bulk, sequence: 1 }).expect("it is durable"), body);
     }
 
     #[test]

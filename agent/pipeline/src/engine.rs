@@ -9,6 +9,7 @@ use vocabulary::{Class, ClassCounts, DropReason, Signal};
 
 use crate::checkpoint::Cut;
 use crate::dispatch::Destination;
+use crate::doors::Doors;
 use crate::drain_rate::DrainRate;
 use crate::eviction::Searched;
 use crate::lifecycle::{Lifecycle, Remaining};
@@ -71,6 +72,7 @@ pub struct Pipeline {
     pub(crate) config: Config,
     pub(crate) now: Duration,
     pub(crate) space: Space,
+    pub(crate) doors: Doors,
     pub(crate) lanes: PerClass<Lane>,
     pub(crate) storing: SortedMap<RecordId, Storing>,
     /// Held records whose body is on disk alone.
@@ -82,6 +84,7 @@ pub struct Pipeline {
     pub(crate) searched: Searched,
     pub(crate) drain: DrainRate,
     pub(crate) refusals: u64,
+    pub(crate) splits: u64,
     pub(crate) books: Books,
     /// What was received before a destination existed, per destination: the part of `received` it was never offered.
     pub(crate) missed: Vec<[[u64; Class::COUNT]; Signal::COUNT]>,
@@ -104,6 +107,8 @@ impl Pipeline {
             config.destinations.iter().enumerate().map(|(index, destination)| Destination::new(index, destination, &config)).collect();
         let mut pipeline = Self {
             space: Space::new(&config),
+            doors: Doors::default(),
+            splits: 0,
             now: Duration::ZERO,
             lanes: PerClass(Class::ALL.map(|_| Lane {
                 next_sequence: 1,
@@ -171,6 +176,8 @@ impl Pipeline {
             oldest_received_unix_ms: oldest,
             fill_permille: self.space.permille(),
             over_soft: self.space.is_over_soft(),
+            closed: Signal::ALL.map(|signal| Class::ALL.map(|class| self.is_closed(signal, class))),
+            splits: self.splits,
             phase: self.lifecycle.phase(),
             destinations: (0..).zip(&self.destinations).map(|(index, each)| each.gauge(self.space.shares.bytes(index))).collect(),
             destination_disk_bytes_max: self.space.shares.bytes_max(),
@@ -237,6 +244,7 @@ impl Pipeline {
     /// Time never runs backwards in here.
     pub(crate) fn observe(&mut self, now: Duration) {
         self.now = self.now.max(now);
+        self.space.observe(self.now);
     }
 
     /// Bits of the destinations that take the signal.

@@ -201,6 +201,10 @@ pub struct Gauges {
     pub fill_permille: u64,
     /// Whether intake is above its soft limit.
     pub over_soft: bool,
+    /// Whether clients were refused at the hard limit and none was taken since, by signal and class.
+    pub closed: [[bool; Class::COUNT]; Signal::COUNT],
+    /// Requests that were cut by class since the start.
+    pub splits: u64,
     /// Where the engine is in its life.
     pub phase: Phase,
     /// One per configured destination.

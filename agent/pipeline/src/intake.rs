@@ -43,12 +43,15 @@ impl Pipeline {
         if counts.is_mixed() && self.is_under_pressure() {
             return Verdict::Split;
         }
+        let is_refused = self.is_refused_outright(origin, signal, class);
         let mut space = self.room();
-        let placement = space.place(class, Size { bytes: body.len() as u64, items: counts.total() }, self.route(signal));
+        let size = Size { bytes: body.len() as u64, items: counts.total() };
+        let placement = space.place(class, size, self.route(signal), is_refused);
         if counts.is_mixed() && matches!(placement, Placement::Shed | Placement::Full) {
             return Verdict::Split;
         }
         let piece = Piece { class, counts, body, placement };
+        self.close_doors(occasion, std::slice::from_ref(&piece));
         if let Some(reason) = refusal(origin, std::slice::from_ref(&piece)) {
             return self.refuse(signal, &counts, reason, piece.body.len() as u64);
         }
@@ -75,15 +78,20 @@ impl Pipeline {
         if let Some(verdict) = self.turn_away(occasion, &counts) {
             return verdict;
         }
+        let refused = Class::ALL.map(|class| self.is_refused_outright(origin, signal, class));
         let mut space = self.room();
         let route = self.route(signal);
         let mut total_bytes = 0;
+        self.splits += 1;
         let mut pieces = Vec::with_capacity(parts.len());
         for Part { class, items, body } in parts {
             let size = Size { bytes: body.len() as u64, items: u64::from(items) };
             total_bytes += size.bytes;
-            pieces.push(Piece { class, counts: ClassCounts::of(class, items), body, placement: space.place(class, size, route) });
+            let is_refused = refused.get(class.index()).is_some_and(|&is_refused| is_refused);
+            let placement = space.place(class, size, route, is_refused);
+            pieces.push(Piece { class, counts: ClassCounts::of(class, items), body, placement });
         }
+        self.close_doors(occasion, &pieces);
         if let Some(reason) = refusal(origin, &pieces) {
             return self.refuse(signal, &counts, reason, total_bytes);
         }
@@ -195,8 +203,17 @@ impl Pipeline {
         }
     }
 
+    /// What of a client found no room closes its door.
+    fn close_doors(&mut self, occasion: Occasion, pieces: &[Piece]) {
+        if occasion.origin == Origin::Client {
+            for piece in pieces.iter().filter(|piece| piece.placement == Placement::Full) {
+                self.close_door(occasion.signal, piece.class);
+            }
+        }
+    }
+
     /// The room there is, to decide on.
-    fn room(&self) -> Space {
+    pub(crate) fn room(&self) -> Space {
         let mut space = self.space;
         space.set_countable(!self.has_disk() || self.checkpoint_ranges() < CHECKPOINT_RANGES_MAX);
         space

@@ -25,13 +25,16 @@
 //! | `Mirror` | disk and memory | Normal, Bulk: disk alone | disk alone | refused, for an answer would promise a disk |
 //!
 //! - Memory is bounded by bytes and by items; each has a share reserved per class and a pool for all. Fill is that of the whole
-//!   or of the pool, whichever is fuller. The soft limit is left five points below where it was entered. A class within its
+//!   or of the pool, whichever is fuller. The soft limit is left five points below where it was reached. A class within its
 //!   reserved share is never shed. Normal and Bulk may fill the disk up to the soft percentage, the rest is for what matters.
 //! - Each destination has an equal share of the disk, in bytes and in records, counted in what it has yet to settle; what several
 //!   need counts for each, so the shares together are within the disk. When a share is full, policy decides for that destination
 //!   alone: clients are refused (`Required`, and nothing of it is lost), or its oldest record of the lowest class is dropped as
 //!   `Evicted`, or it does without the new one (`DiskFull`). Nothing is evicted for what matters less, nor what is on its way: the
 //!   new record is dropped instead, as `DiskFull`. The reserve above the soft percentage is not kept where evicting makes it.
+//! - The hard limit is one per signal and class: reached when a client's request finds no room and less than a twentieth is left,
+//!   and left when as much is free again; between, clients are refused outright. No limit is left before it was reached for 100 ms,
+//!   so that none changes faster, whatever comes. Without a soft limit (`Config::soft_percent` 100) the hard one alone is kept.
 //! - A mixed request is cut only under pressure: above the soft limit, with a destination failing, or with a backlog on disk.
 //!   Uncut, it counts for the highest class it holds.
 //! - What the kernel gives cannot be refused: without room it is dropped as `QueueFull`. While inputs drain it is still taken,
@@ -60,6 +63,7 @@ mod books;
 mod checkpoint;
 mod config;
 mod dispatch;
+mod doors;
 mod drain_rate;
 mod engine;
 mod eviction;
@@ -68,6 +72,7 @@ mod intake;
 mod jitter;
 mod lanes;
 mod lifecycle;
+mod limit;
 mod moves;
 mod per_class;
 mod ranges;
@@ -88,6 +93,7 @@ pub use exchange::{
     Admission, Checkpoint, Circuit, DestinationGauge, Gauges, Origin, Outcome, Part, Persist, Phase, Recovered, Refusal, Request, Send,
     Verdict,
 };
+pub use limit::LIMIT_DWELL;
 pub use ranges::IdRanges;
 pub use record::{DestinationIndex, RecordId, Stored};
 pub use space::RECORD_DISK_BYTES;

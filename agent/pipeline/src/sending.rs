@@ -71,13 +71,13 @@ impl Pipeline {
         }
     }
 
-    /// The earliest instant at which time alone lets a poll yield what it did not yield before: the end of a pause, or of a
-    /// phase. What an event lets it yield is polled for after that event. An instant that has passed asks for a poll at once.
+    /// The earliest instant at which time alone lets a poll yield what it did not yield before: the end of a pause, of the soft limit,
+    /// or of a phase. What an event lets it yield is polled for after that event. An instant that has passed asks for a poll at once.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let pauses = self.destinations.iter().filter_map(|destination| destination.wake_at());
         let pause = if self.lifecycle.may_send() { pauses.min() } else { None };
-        [pause, self.lifecycle.wake_at()].into_iter().flatten().min()
+        [pause, self.space.wake_at(), self.lifecycle.wake_at()].into_iter().flatten().min()
     }
 
     /// Moves the phase on as far as time and work allow, and tells it. At the end nothing is held in memory alone.

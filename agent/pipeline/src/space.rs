@@ -1,13 +1,16 @@
 //! Bounds of memory and disk, and where a record goes within them. Plain numbers that are copied for a trial and written
 //! back when the trial is kept, so that a request is taken as a whole or leaves no trace.
 
+use std::time::Duration;
+
 use vocabulary::Class;
 
+use crate::limit::Limit;
 use crate::per_class::PerClass;
 use crate::shares::Shares;
 use crate::{BufferMode, Config};
 
-/// Percentage points below the soft limit at which intake leaves it again.
+/// Percentage points below a limit at which intake leaves it again.
 const HYSTERESIS: u32 = 5;
 
 /// What a record takes on disk beside its body: the spool's header of 56 bytes, and at most 7 of padding.
@@ -66,7 +69,12 @@ impl Quantity {
     }
 
     fn could_ever_fit(&self, class: Class, amount: u64) -> bool {
-        amount <= self.pool + self.reserved[class]
+        amount <= self.most(class)
+    }
+
+    /// What a class has if the others have no more than their reserves.
+    fn most(&self, class: Class) -> u64 {
+        self.pool + self.reserved[class]
     }
 
     fn within_reserve(&self, class: Class, amount: u64) -> bool {
@@ -85,11 +93,12 @@ impl Quantity {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Space {
     mode: BufferMode,
+    now: Duration,
     bytes: Quantity,
     items: Quantity,
     soft_permille: u64,
     resume_permille: u64,
-    over_soft: bool,
+    soft: Limit,
     /// What records on disk take, each counted once.
     disk_bytes: u64,
     /// What each destination holds of them.
@@ -107,11 +116,12 @@ impl Space {
         let soft = config.soft_percent.min(100);
         Self {
             mode: config.mode,
+            now: Duration::ZERO,
             bytes: Quantity::new(config.memory.bytes, config),
             items: Quantity::new(config.memory.items, config),
             soft_permille: if soft == 100 { u64::MAX } else { u64::from(soft) * 10 },
             resume_permille: u64::from(soft.saturating_sub(HYSTERESIS)) * 10,
-            over_soft: false,
+            soft: Limit::Below,
             disk_bytes: 0,
             shares: Shares::new(config),
             is_countable: true,
@@ -121,18 +131,21 @@ impl Space {
     }
 
     /// Finds room for a record that the destinations in `route` need, and takes it; the rules are those of the crate's page. On disk
-    /// it takes the room of those that refuse; the others are asked when the request is taken, for they never refuse it.
-    pub(crate) fn place(&mut self, class: Class, size: Size, route: u16) -> Placement {
+    /// it takes the room of those that refuse; the others are asked when the request is taken, for they never refuse it. Where
+    /// `is_refused` is set, there is none.
+    pub(crate) fn place(&mut self, class: Class, size: Size, route: u16, is_refused: bool) -> Placement {
         if !self.could_ever_fit(class, size) {
             return Placement::TooLarge;
         }
-        let shedding = is_low(class) && self.over_soft && !self.within_reserve(class, size);
-        let fits = !shedding && self.is_countable && self.bytes.fits(class, size.bytes) && self.items.fits(class, size.items);
+        let shedding = is_low(class) && self.is_over_soft() && !self.within_reserve(class, size);
+        let fits =
+            !shedding && !is_refused && self.is_countable && self.bytes.fits(class, size.bytes) && self.items.fits(class, size.items);
+        let disk_fits = !is_refused && self.disk_fits(class, size.bytes, route);
         let placement = match self.mode {
             BufferMode::Memory if fits => Placement::Memory,
             BufferMode::Spill if fits && self.volatile_total + size.items <= self.volatile_ceiling => Placement::Memory,
-            BufferMode::Mirror if fits && self.disk_fits(class, size.bytes, route) => Placement::Both,
-            BufferMode::Spill | BufferMode::Mirror if self.disk_fits(class, size.bytes, route) => Placement::Disk,
+            BufferMode::Mirror if fits && disk_fits => Placement::Both,
+            BufferMode::Spill | BufferMode::Mirror if disk_fits => Placement::Disk,
             BufferMode::Memory | BufferMode::Spill if shedding => Placement::Shed,
             BufferMode::Memory | BufferMode::Spill | BufferMode::Mirror => Placement::Full,
         };
@@ -149,6 +162,16 @@ impl Space {
             Placement::Shed | Placement::Full | Placement::TooLarge => {}
         }
         placement
+    }
+
+    /// A twentieth of what a class may have, where its records go first.
+    pub(crate) fn margin(&self, class: Class) -> Size {
+        let of = |most: u64| share(most, HYSTERESIS);
+        let bytes = match self.mode {
+            BufferMode::Memory | BufferMode::Spill => of(self.bytes.most(class)),
+            BufferMode::Mirror => of(self.shares.bytes_max_of(class)).saturating_sub(RECORD_DISK_BYTES),
+        };
+        Size { bytes, items: of(self.items.most(class)) }
     }
 
     fn could_ever_fit(&self, class: Class, size: Size) -> bool {
@@ -202,7 +225,25 @@ impl Space {
 
     fn update_soft(&mut self) {
         let fill = self.permille();
-        self.over_soft = if self.over_soft { fill > 0 && fill >= self.resume_permille } else { fill >= self.soft_permille };
+        if fill >= self.soft_permille {
+            self.soft.reach(self.now);
+        } else if fill == 0 || fill < self.resume_permille {
+            self.soft.leave(self.now);
+        }
+    }
+
+    /// Time passed, which may end the soft limit.
+    pub(crate) fn observe(&mut self, now: Duration) {
+        self.now = now;
+        if self.soft.may_be_left(now) {
+            self.update_soft();
+        }
+    }
+
+    /// When time alone ends the soft limit.
+    pub(crate) fn wake_at(&self) -> Option<Duration> {
+        let fill = self.permille();
+        self.soft.dwells_until().filter(|until| *until > self.now && (fill == 0 || fill < self.resume_permille))
     }
 
     /// Fill of memory or of the shared pool, whichever is highest.
@@ -217,7 +258,7 @@ impl Space {
     }
 
     pub(crate) const fn is_over_soft(&self) -> bool {
-        self.over_soft
+        self.soft.is_reached()
     }
 
     pub(crate) const fn volatile_total(&self) -> u64 {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, Circuit, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Outcome, Part,
-    Phase, Pipeline, RecordId, Recovered, Refusal, Request, RetryPolicy, Stored, Verdict,
+    BufferMode, Circuit, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, LIMIT_DWELL, MemoryLimits, OnFull, Origin,
+    Outcome, Part, Phase, Pipeline, RecordId, Recovered, Refusal, Request, RetryPolicy, Stored, Verdict,
 };
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
@@ -141,8 +141,8 @@ fn the_soft_limit_is_left_five_points_below_where_it_was_entered() {
     let full = engine.gauges().memory_bytes;
     let mut changes = 0;
     while engine.gauges().over_soft {
-        let send = engine.poll_send(Duration::ZERO, FIRST).unwrap();
-        engine.handle_outcome(Duration::ZERO, FIRST, send.id, Outcome::Delivered);
+        let send = engine.poll_send(LIMIT_DWELL, FIRST).unwrap();
+        engine.handle_outcome(LIMIT_DWELL, FIRST, send.id, Outcome::Delivered);
         changes += 1;
     }
     assert!(changes >= 4, "{changes} records of 1.25 points of the pool each");

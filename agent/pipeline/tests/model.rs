@@ -124,6 +124,8 @@ struct World {
     now: Duration,
     /// Handed to the spool, not durable yet.
     pending: Vec<Persist>,
+    /// Those of them that the final flush handed out.
+    flushed: BTreeSet<RecordId>,
     disk: BTreeMap<RecordId, Stored>,
     durable: Option<Checkpoint>,
     /// What this life found on disk for each destination. It may be above the bound: what was settled since the last durable
@@ -160,6 +162,7 @@ impl World {
             engine: Pipeline::new(config(mode, policy), None),
             now: Duration::ZERO,
             pending: Vec::new(),
+            flushed: BTreeSet::new(),
             disk: BTreeMap::new(),
             durable: None,
             found_bytes: [0; DESTINATIONS],
@@ -199,12 +202,22 @@ impl World {
             Step::InputsStopped => self.engine.handle_inputs_stopped(self.now),
             Step::Flush => {
                 let records = self.engine.poll_flush(self.now, 3);
+                self.flushed.extend(records.iter().map(|record| record.id));
                 self.pending.extend(records);
             }
             _ => {}
         }
+        if self.engine.gauges().phase == Phase::Stopped {
+            self.give_up_what_is_not_flushed();
+        }
         self.see_who_was_crowded_out();
         self.verify();
+    }
+
+    /// At the end, what the final flush has not made durable was given up, even if the disk still takes it.
+    fn give_up_what_is_not_flushed(&mut self) {
+        let late = self.pending.iter().map(|persist| persist.id).filter(|id| self.flushed.contains(id));
+        self.settled.extend(late.flat_map(|id| (0..DESTINATIONS).map(move |destination| (destination, id))));
     }
 
     /// Items that destinations dropped because their share of the disk was full.
@@ -365,6 +378,7 @@ impl World {
         self.found_bytes = self.disk_shares();
         self.now = Duration::ZERO;
         self.in_flight = Default::default();
+        self.flushed.clear();
         self.settled.clear();
         for (destination, (_, settled)) in self.durable.iter().flat_map(|durable| durable.settled.iter().enumerate()) {
             let is_known =

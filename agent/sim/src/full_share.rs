@@ -1,6 +1,6 @@
 //! What a full share of the disk may cost, and whom: judged at every offer from what is seen outside the engine.
 
-use pipeline::{BufferMode, Delivery, OnFull, Verdict};
+use pipeline::{BufferMode, Delivery, OnFull, RECORD_DISK_BYTES, Verdict};
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
 use crate::coverage::Sometimes;
@@ -9,6 +9,8 @@ use crate::world::World;
 /// What a destination holds and gave up, before an offer.
 pub(crate) struct Share {
     disk_bytes: u64,
+    /// Whether the hard limit refuses anything.
+    is_closed: bool,
     evicted: [u64; Class::COUNT],
 }
 
@@ -23,12 +25,14 @@ impl World {
     /// The shares of the disk before an offer.
     pub(crate) fn look_at_shares(&self) -> Vec<Share> {
         let Some(process) = &self.process else { return Vec::new() };
-        let gauges = process.pipeline.gauges().destinations;
+        let gauges = process.pipeline.gauges();
+        let is_closed = gauges.closed.iter().flatten().any(|is_closed| *is_closed);
         let share = |(destination, gauge): (usize, &pipeline::DestinationGauge)| Share {
             disk_bytes: gauge.disk_bytes,
+            is_closed,
             evicted: Class::ALL.map(|class| self.dropped_by(destination, class, DropReason::Evicted)),
         };
-        gauges.iter().enumerate().map(share).collect()
+        gauges.destinations.iter().enumerate().map(share).collect()
     }
 
     /// Judges what the answer to an offer, and what the engine did for it, say about full shares.
@@ -36,6 +40,7 @@ impl World {
         if !self.has_disk() {
             return;
         }
+        let is_closed = self.judge_hard_limit(before, offered);
         for (destination, share) in before.iter().enumerate() {
             self.judge_drops(destination, share, offered);
         }
@@ -43,7 +48,7 @@ impl World {
         match verdict {
             Verdict::Refused(refusal) if refusal.reason == RefuseReason::HardLimit => {
                 let is_full_share = self.takers(offered.signal).any(|destination| self.refuses(destination) && is_full(destination));
-                assert!(is_full_share, "refused, and each destination that may lose nothing has room");
+                assert!(is_closed || is_full_share, "refused, and each destination that may lose nothing has room");
                 self.coverage.note(Sometimes::RefusedForShare);
             }
             Verdict::Admitted(admission) if admission.shed.total() > 0 && admission.shed_reason == DropReason::DiskFull => {
@@ -52,6 +57,21 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// The hard limit is reached only while a destination that may lose nothing has less than a margin. Whether it is, for what was
+    /// offered.
+    fn judge_hard_limit(&self, before: &[Share], offered: &Offered) -> bool {
+        let Some(process) = &self.process else { return false };
+        let gauges = process.pipeline.gauges();
+        let mut classes = Class::ALL.into_iter().filter(|class| offered.counts[*class] > 0);
+        let is_closed = classes.any(|class| gauges.closed[offered.signal.index()][class.index()]);
+        let margin = gauges.memory_bytes_max.max(gauges.destination_disk_bytes_max) / 20 + RECORD_DISK_BYTES;
+        let is_nearly_full = |destination: usize| before[destination].disk_bytes + margin > self.share_bytes_max(offered);
+        let has_cause = self.takers(offered.signal).any(|destination| self.refuses(destination) && is_nearly_full(destination));
+        let was_closed = before.iter().any(|share| share.is_closed);
+        assert!(!is_closed || was_closed || has_cause, "the hard limit was reached, and each destination that may lose nothing has room");
+        is_closed || was_closed
     }
 
     /// A destination drops only what its policy lets it, only when its own share is full, and from the lowest class up.

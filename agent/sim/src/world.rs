@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use pipeline::{BufferMode, Outcome};
+use pipeline::{BufferMode, LIMIT_DWELL, Outcome};
 use spool::model::ModelDisk;
 use vocabulary::{Class, DropReason, Signal};
 
@@ -302,7 +302,8 @@ impl World {
                 let mut request = Request::of(signal, vec![unit]);
                 request.is_probe = true;
                 self.requests.push(request);
-                self.plan_in(Duration::from_millis(1), Event::Request(self.requests.len() - 1));
+                // Until then a soft limit that was just left is kept.
+                self.plan_in(LIMIT_DWELL, Event::Request(self.requests.len() - 1));
             }
         }
     }
