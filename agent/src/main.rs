@@ -8,6 +8,8 @@
 //!   board: what the shells saw (sources, destinations, blockers) ─▶ admin endpoint, metrics, ledger page, fleet reports
 //! ```
 //!
+//! `forebay-agent spool` is the other half: it looks into a buffer's directory, with or without a process that runs on it.
+//!
 //! What ends the process is a signal; what fails is shown on the board, tried again, and logged once.
 
 mod admin;
@@ -31,6 +33,7 @@ mod report;
 mod run;
 mod settings;
 mod snapshot;
+mod spool_tools;
 mod storage;
 mod window;
 
@@ -47,11 +50,12 @@ fn main() -> ExitCode {
     }
     let args = args::Args::parse();
     let result = match &args.command {
-        args::Command::Check { file } => check::check(file),
-        args::Command::Run { config } => run::start(config.as_deref()),
+        args::Command::Check { file } => check::check(file).map(|()| ExitCode::SUCCESS),
+        args::Command::Run { config } => run::start(config.as_deref()).map(|()| ExitCode::SUCCESS),
+        args::Command::Spool(args) => spool_tools::run(args),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("forebay-agent: {error:#}");
             ExitCode::FAILURE

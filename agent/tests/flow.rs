@@ -32,6 +32,7 @@ async fn steady_flow_arrives_once_and_the_ledger_is_exact() {
     sink.await_distinct(1000).await;
     let ledger = agent.await_ledger("delivery", |ledger| destination_sum(ledger, "/delivered") == 1000).await;
     assert_eq!((input(&ledger, "Normal", "/received"), input(&ledger, "High", "/received")), (980, 20));
+    assert_eq!(sink.arrivals(), 1000);
     let (status, metrics) = agent.page("/metrics").await;
     assert!(status.contains("200") && metrics.contains("forebay_delivered_items_total{destination=\"backend\""), "{metrics}");
     assert!(agent.page("/readyz").await.0.contains("200") && agent.page("/healthz").await.0.contains("200"));

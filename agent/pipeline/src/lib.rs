@@ -83,6 +83,7 @@ mod shares;
 mod shutdown;
 mod sorted;
 mod space;
+mod standing;
 
 pub use books::{Books, Broken, DestinationBook, DestinationCell, Held, InputCell, KernelBook};
 pub use checkpoint::CHECKPOINT_RANGES_MAX;
@@ -97,3 +98,4 @@ pub use limit::LIMIT_DWELL;
 pub use ranges::IdRanges;
 pub use record::{DestinationIndex, RecordId, Stored};
 pub use space::RECORD_DISK_BYTES;
+pub use standing::Standing;

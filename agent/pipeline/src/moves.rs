@@ -163,6 +163,18 @@ impl DestinationBook {
         }
     }
 
+    /// Items of a checkpoint are needed no more but for `rejected` of them. As with what is found again, a checkpoint that holds less
+    /// than its own ids say contradicts itself, and the surplus shows as a broken identity.
+    pub(crate) fn settle_found(&mut self, signal: Signal, counts: &ClassCounts, was_stored: bool, rejected: u64) {
+        let from = if was_stored { HeldState::OnDisk } else { HeldState::Queued };
+        self.each(signal, counts, |cell, items| {
+            let unknown = items.saturating_sub(*cell.held.state(from));
+            cell.routed += unknown;
+            *cell.held.state(from) += unknown;
+        });
+        self.settle(signal, counts, from, Settlement::Delivered { rejected });
+    }
+
     /// What was held and not found again: memory's part went with the crash, the disk's for `reason`.
     pub(crate) fn write_off(&mut self, lost: &DestinationCells, reason: DropReason) {
         for (cell, lost) in self.cells.iter_mut().flatten().zip(lost.iter().flatten()) {

@@ -13,7 +13,7 @@ use vocabulary::{Class, DropReason};
 
 use crate::engine::{Entry, Place};
 use crate::moves::DestinationCells;
-use crate::{Books, Checkpoint, IdRanges, Pipeline, RecordId, Recovered, Stored};
+use crate::{Books, Checkpoint, IdRanges, Pipeline, RecordId, Recovered, Standing, Stored};
 
 /// Ids skipped at a start: more than memory-only intake can have used since a checkpoint (`VOLATILE_ALLOWANCE`), even if the
 /// newest checkpoint was lost and an older one counts. So no id is used twice.
@@ -90,19 +90,16 @@ impl Pipeline {
     }
 
     fn look_up(&self, checkpoint: &Checkpoint, id: RecordId) -> Known {
-        let contains = |ranges: &[IdRanges; Class::COUNT]| ranges.get(id.class.index()).is_some_and(|set| set.contains(id.sequence));
-        let was_stored = contains(&checkpoint.stored);
-        let needing = checkpoint.settled.iter().filter(|(_, settled)| !contains(settled));
-        let (mut bits, mut count) = (0, 0);
-        for (name, _) in needing {
-            count += 1;
-            let index = self.config.destinations.iter().position(|config| config.name == *name);
-            bits |= index.and_then(|index| self.destinations.get(index)).map_or(0, |destination| destination.bit);
-        }
-        match count {
-            0 if !checkpoint.settled.is_empty() => Known::Settled,
-            _ if was_stored || count < checkpoint.settled.len() => Known::Held { bits, was_stored },
-            _ => Known::New,
+        match checkpoint.standing(id) {
+            Standing::Settled => Known::Settled,
+            Standing::New => Known::New,
+            Standing::Held { needing, was_stored } => {
+                let names = checkpoint.settled.iter().map(|(name, _)| name);
+                let needing = names.enumerate().filter(|(position, _)| needing & (1 << position) != 0);
+                let index = |name: &String| self.config.destinations.iter().position(|config| config.name == *name);
+                let bit = |index: usize| self.destinations.get(index).map_or(0, |destination| destination.bit);
+                Known::Held { bits: needing.filter_map(|(_, name)| index(name)).fold(0, |bits, index| bits | bit(index)), was_stored }
+            }
         }
     }
 

@@ -47,22 +47,27 @@ pub enum DamageKind {
     NotAFile,
 }
 
+impl fmt::Display for DamageKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Identity => "identity unreadable, restored",
+            Self::Checkpoint => "checkpoint unreadable, the other slot counts",
+            Self::SegmentHeader => "segment header unreadable, records found without it",
+            Self::Segment => "segment unreadable, set aside",
+            Self::Hole => "no record readable, stepped over",
+            Self::Footer => "segment footer unreadable, records found without it",
+            Self::Body => "record damaged, left out",
+            Self::NewerVersion => "written by a newer release, left untouched",
+            Self::Foreign => "file of another buffer, left untouched",
+            Self::NotAFile => "not a regular file, left untouched",
+        })
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, offset, bytes, kind, lost } = self;
-        let what = match kind {
-            DamageKind::Identity => "identity unreadable, restored",
-            DamageKind::Checkpoint => "checkpoint unreadable, the other slot counts",
-            DamageKind::SegmentHeader => "segment header unreadable, records found without it",
-            DamageKind::Segment => "segment unreadable, set aside",
-            DamageKind::Hole => "no record readable, stepped over",
-            DamageKind::Footer => "segment footer unreadable, records found without it",
-            DamageKind::Body => "record damaged, left out",
-            DamageKind::NewerVersion => "written by a newer release, left untouched",
-            DamageKind::Foreign => "file of another buffer, left untouched",
-            DamageKind::NotAFile => "not a regular file, left untouched",
-        };
-        write!(formatter, "{file} at {offset}, {bytes} bytes: {what}")?;
+        write!(formatter, "{file} at {offset}, {bytes} bytes: {kind}")?;
         match lost {
             Some(id) => write!(formatter, " ({} {})", id.class, id.sequence),
             None => Ok(()),

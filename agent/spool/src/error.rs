@@ -82,6 +82,46 @@ pub enum OpenError {
     },
 }
 
+/// A directory could not be looked at. Nothing in it was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// It is not there, is no directory, or may not be read.
+    #[error("cannot read the directory {directory}: check the path and the permissions")]
+    Directory {
+        /// The directory.
+        directory: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Nothing in it is a buffer's.
+    #[error(
+        "{directory} is {}: name the directory that holds the files `identity` and `lock`, the path of `buffer.disk` in the agent's configuration",
+        if *is_empty { "empty" } else { "no buffer" }
+    )]
+    NotABuffer {
+        /// The directory.
+        directory: PathBuf,
+        /// Whether there is nothing at all in it.
+        is_empty: bool,
+    },
+    /// The directory is a newer release's.
+    #[error("{path} has format version {version}, which this release does not know: use the release that wrote it, or a newer one")]
+    NewerVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version it has.
+        version: u16,
+    },
+    /// A file could not be read.
+    #[error("cannot read {path}: check the disk and the permissions")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
 /// A record was not taken. Records appended before it in the same group are unaffected, unless said otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {

@@ -43,7 +43,7 @@ impl Directory {
         let mut lock = options().create(true).open(&lock_path).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { directory: path.to_owned(), owner: owner_of(&mut lock) }),
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { directory: path.to_owned(), owner: owner_of(&lock) }),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         // Who owns it is a courtesy to the reader of a message: a full disk must not stop the owner.
@@ -55,6 +55,48 @@ impl Directory {
     }
 }
 
+/// A directory that somebody else may own: it is read, and nothing in it is created, written or kept locked.
+pub(crate) struct View {
+    path: PathBuf,
+}
+
+impl View {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        if std::fs::metadata(path)?.is_dir() { Ok(Self { path: path.to_owned() }) } else { Err(io::ErrorKind::NotADirectory.into()) }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.path.clone() } else { self.path.join(name) }
+    }
+
+    /// What is there at this moment; names that vanish meanwhile are left out.
+    pub(crate) fn list(&self) -> io::Result<Vec<Listed>> {
+        list(&self.path)
+    }
+
+    /// None if it vanished.
+    pub(crate) fn open(&self, name: &str) -> io::Result<Option<OpenFile>> {
+        // Without waiting: a pipe under the name of a file must not hang the reader.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+        match OpenOptions::new().read(true).custom_flags(flags).open(self.path(name)) {
+            Ok(file) => Ok(Some(Arc::new(file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The process that owns the directory, as it names itself; none if nobody does. There is no way to ask for a lock but to try:
+    /// an owner that starts in the instant between trying and letting go finds the directory locked, and tries again.
+    pub(crate) fn owner(&self) -> io::Result<Option<String>> {
+        let Some(lock) = self.open(LOCK_NAME)? else { return Ok(None) };
+        match lock.try_lock_shared() {
+            Ok(()) => lock.unlock().map(|()| None),
+            Err(TryLockError::WouldBlock) => Ok(Some(owner_of(&lock))),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
 /// Sixteen random bytes for a new buffer.
 pub(crate) fn fresh_buffer_id() -> Result<BufferId, OpenError> {
     let path = Path::new("/dev/urandom");
@@ -63,7 +105,7 @@ pub(crate) fn fresh_buffer_id() -> Result<BufferId, OpenError> {
     read.map(|()| id).map_err(|source| OpenError::Read { path: path.to_owned(), source })
 }
 
-fn owner_of(lock: &mut File) -> String {
+fn owner_of(lock: &File) -> String {
     let mut owner = Vec::new();
     match lock.take(OWNER_BYTES_MAX).read_to_end(&mut owner) {
         Ok(length) if length > 0 => String::from_utf8_lossy(&owner).trim().to_owned(),
@@ -85,6 +127,22 @@ fn create_durably(path: &Path) -> io::Result<()> {
     }
 }
 
+fn list(path: &Path) -> io::Result<Vec<Listed>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let metadata = match std::fs::symlink_metadata(entry.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            metadata => metadata?,
+        };
+        // A name that is no text is none of ours.
+        if let Ok(name) = entry.file_name().into_string() {
+            names.push(Listed { name, is_file: metadata.is_file(), bytes: metadata.len() });
+        }
+    }
+    Ok(names)
+}
+
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits() as i32);
@@ -95,16 +153,7 @@ impl Storage for Directory {
     type File = OpenFile;
 
     fn list(&self) -> io::Result<Vec<Listed>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.path)? {
-            let entry = entry?;
-            let metadata = std::fs::symlink_metadata(entry.path())?;
-            // A name that is no text is none of ours.
-            if let Ok(name) = entry.file_name().into_string() {
-                names.push(Listed { name, is_file: metadata.is_file(), bytes: metadata.len() });
-            }
-        }
-        Ok(names)
+        list(&self.path)
     }
 
     fn create(&self, name: &str) -> io::Result<Self::File> {

@@ -81,7 +81,8 @@ impl<F: StorageFile> Segment<F> {
         records.iter().filter(|entry| !settled.contains(entry.sequence)).copied().collect()
     }
 
-    fn read(&self, id: RecordId, entry: Entry) -> Result<Bytes, ReadError> {
+    /// The body of a record, verified.
+    pub(crate) fn read(&self, id: RecordId, entry: Entry) -> Result<Bytes, ReadError> {
         let (header, body) = self.read_stored(id, entry)?;
         match header.unpacked_bytes {
             None => Ok(body),

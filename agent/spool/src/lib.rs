@@ -14,7 +14,8 @@
 //!   DIRECTORY/reserve                           room held back for checkpoints
 //! ```
 //!
-//! It is synchronous; its owner gives it a thread. [`Reader`]s read from any other.
+//! It is synchronous; its owner gives it a thread. [`Reader`]s read from any other. An [`Inspection`] reads a directory that somebody
+//! else owns, without a lock and without a write.
 //!
 //! **What holds.** A record is all there or not there. After `commit` returned it survives the loss of power, and is readable. A commit
 //! that fails stores nothing of its group. A checkpoint is the last one written or, after a crash in `write_checkpoint`, that one or
@@ -41,6 +42,7 @@ mod footer;
 mod format;
 mod identity;
 mod index;
+mod inspect;
 mod log;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
@@ -63,7 +65,8 @@ use pipeline::{Checkpoint, IdRanges, RecordId};
 use vocabulary::{Class, ClassCounts, Signal};
 
 pub use damage::{Damage, DamageKind};
-pub use error::{AppendError, CommitError, CompactError, OpenError, ReadError, ReleaseError};
+pub use error::{AppendError, CommitError, CompactError, InspectError, OpenError, ReadError, ReleaseError};
+pub use inspect::{Inspection, Located, OpenSegment, Place, SegmentFile, SetAside, Walk};
 
 /// Bounds of `Options::segment_bytes`: below, files cost more than their records; above, an index entry could not hold an offset.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;

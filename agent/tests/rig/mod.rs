@@ -219,6 +219,11 @@ impl Sink {
         self.seen.lock().expect("no panic under it").len()
     }
 
+    /// How many spans arrived, those that arrived twice counted twice.
+    pub(crate) fn arrivals(&self) -> u64 {
+        self.seen.lock().expect("no panic under it").values().sum()
+    }
+
     pub(crate) fn distinct_with(&self, prefix: &str) -> usize {
         self.seen.lock().expect("no panic under it").keys().filter(|name| name.starts_with(prefix)).count()
     }

@@ -6,6 +6,7 @@ mod crashes;
 mod damage;
 mod flips;
 mod format;
+mod inspections;
 mod operations;
 mod real_files;
 mod room;

@@ -1,0 +1,158 @@
+//! `spool export`: records as OTLP, in the two forms that the OpenTelemetry Collector's file exporter writes and its readers take: one
+//! JSON request per line, or each protobuf request after its length in four bytes, big-endian.
+//!
+//! A file is written beside its final name and renamed when it is complete and synced: an interrupted export leaves no file that
+//! looks like a whole one, and running it again gives the same.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write, stdout};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use rustix::fs::OFlags;
+use serde::Serialize;
+
+use super::items::Decoded;
+use super::selection::Selection;
+use super::{records, show};
+use crate::args::{ExportFormat, Output, SelectionArgs};
+
+/// What is left out is named one by one up to this many.
+const NAMED_MAX: usize = 1000;
+
+/// What was written.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Exported {
+    records: u64,
+    items: u64,
+    bytes: u64,
+    /// How many records and places of the log were left out, and why, one line each for the first of them.
+    left_out_count: u64,
+    left_out: Vec<String>,
+    file: Option<PathBuf>,
+}
+
+/// Where records go.
+enum Target {
+    Stdout(BufWriter<std::io::Stdout>),
+    File { partial: PathBuf, path: PathBuf, writer: BufWriter<File> },
+}
+
+/// Exports the selected records; fails with exit code 1 if one of them could not be.
+pub(super) fn export(
+    args: &SelectionArgs,
+    format: ExportFormat,
+    file: Option<&Path>,
+    is_forced: bool,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    if format == ExportFormat::Proto && args.signal.len() != 1 {
+        bail!("--format proto needs exactly one --signal: nothing in such a file says which signal a message is of");
+    }
+    let inspection = super::inspect(&args.dir)?;
+    let selection = Selection::resolve(args, inspection.checkpoint())?;
+    let mut target = Target::open(file, is_forced)?;
+    let mut exported = Exported { file: file.map(Path::to_owned), ..Exported::default() };
+    let damage = records::each(&args.dir, &inspection, &selection, "exporting", |_, record, body| {
+        let encoded = body.map_err(anyhow::Error::from).and_then(|body| encode(record.stored.signal, &body, format));
+        match encoded {
+            Err(why) => exported.leave_out(format!("{}: {why:#}", show::name(record.stored.id))),
+            Ok(message) => {
+                target.writer().write_all(&message)?;
+                exported.records += 1;
+                exported.items += record.stored.counts.total();
+                exported.bytes += message.len() as u64;
+            }
+        }
+        Ok(())
+    })?;
+    target.finish()?;
+    for damage in damage {
+        exported.leave_out(format!("{} at {}: {}", damage.file, damage.offset, show::damage(damage.kind)));
+    }
+    exported.tell(file.is_some(), output)?;
+    Ok(if exported.left_out_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn encode(signal: vocabulary::Signal, body: &[u8], format: ExportFormat) -> anyhow::Result<Vec<u8>> {
+    let mut message = Vec::new();
+    match format {
+        ExportFormat::Json => Decoded::of(signal, body)?.write_json(&mut message)?,
+        ExportFormat::Proto => {
+            message.extend_from_slice(&u32::try_from(body.len())?.to_be_bytes());
+            message.extend_from_slice(body);
+        }
+    }
+    Ok(message)
+}
+
+impl Exported {
+    fn leave_out(&mut self, why: String) {
+        self.left_out_count += 1;
+        if self.left_out.len() < NAMED_MAX {
+            self.left_out.push(why);
+        }
+    }
+
+    /// Says what was done: on standard output if the records did not go there.
+    fn tell(&self, is_stdout_free: bool, output: Output) -> anyhow::Result<()> {
+        let text = match output {
+            Output::Json => format!("{}\n", serde_json::to_string(self)?),
+            Output::Table => {
+                let unnamed = self.left_out_count - self.left_out.len() as u64;
+                let more = (unnamed > 0).then(|| format!("left out: {} more\n", show::count(unnamed)));
+                let left_out = self.left_out.iter().map(|why| format!("left out: {why}\n")).chain(more);
+                let to = self.file.as_ref().map(|file| format!(" to {}", file.display())).unwrap_or_default();
+                let (records, items) = (show::counted(self.records, "record", "records"), show::counted(self.items, "item", "items"));
+                left_out.chain([format!("exported {records} with {items}, {}{to}\n", show::bytes(self.bytes))]).collect()
+            }
+        };
+        if is_stdout_free {
+            return show::text(text);
+        }
+        eprint!("{text}");
+        Ok(())
+    }
+}
+
+impl Target {
+    fn open(file: Option<&Path>, is_forced: bool) -> anyhow::Result<Self> {
+        let Some(path) = file else { return Ok(Self::Stdout(BufWriter::with_capacity(1 << 16, stdout()))) };
+        // A rename puts a file in the place of whatever is there: of a device too, which nobody means.
+        match path.symlink_metadata() {
+            Ok(found) if !found.is_file() => bail!("{} is no regular file, and is never replaced: choose another name", path.display()),
+            Ok(_) if !is_forced => bail!("{} exists already: choose another name, or say --force to replace it", path.display()),
+            Ok(_) | Err(_) => {}
+        }
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let no_link = OFlags::NOFOLLOW.bits() as i32;
+        let opened = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(no_link).open(&partial);
+        let opened =
+            opened.with_context(|| format!("cannot create {}: check that its directory exists and is writable", partial.display()))?;
+        Ok(Self::File { partial, path: path.to_owned(), writer: BufWriter::with_capacity(1 << 20, opened) })
+    }
+
+    fn writer(&mut self) -> &mut dyn Write {
+        match self {
+            Self::Stdout(writer) => writer,
+            Self::File { writer, .. } => writer,
+        }
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        match self {
+            Self::Stdout(mut writer) => Ok(writer.flush()?),
+            Self::File { partial, path, writer } => {
+                let unwritten = || format!("cannot write {}: check the space on its volume", partial.display());
+                let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(unwritten)?;
+                file.sync_all().with_context(unwritten)?;
+                std::fs::rename(&partial, &path).with_context(|| format!("cannot rename {} to {}", partial.display(), path.display()))
+            }
+        }
+    }
+}
