@@ -34,6 +34,9 @@ fn describe(settings: &Settings) -> String {
     if let Some(disk) = &settings.document.buffer.disk {
         lines.push(("disk", format!("{} bytes in {}, segments of {} bytes", disk.bytes, disk.path, disk.segment_bytes)));
     }
+    if let Some(seconds) = settings.document.buffer.max_age_seconds {
+        lines.push(("age limit", format!("{seconds} s, then dropped as Expired")));
+    }
     if let Some(otlp) = &settings.document.sources.otlp {
         lines.push(("source otlp", format!("gRPC on {}, requests up to {} bytes", otlp.grpc_listen, otlp.request_bytes_max)));
     }

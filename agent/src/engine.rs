@@ -112,6 +112,7 @@ pub(crate) mod tests {
                 memory: MemoryLimits { bytes: 1 << 20, items: 10_000 },
                 disk_bytes: 1 << 20,
                 on_full: OnFull::RefuseIntake,
+                max_age: None,
                 soft_percent: 100,
                 classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
                 destinations: vec![DestinationConfig {

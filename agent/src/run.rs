@@ -10,7 +10,7 @@ use crds::agent::OtlpSource;
 use enrich::Index;
 use inputs::{Listener, Room};
 use otlp::{Limits, Rules};
-use pipeline::{Books, DestinationIndex, Pipeline};
+use pipeline::{Books, DestinationIndex, Pipeline, Recovered};
 use spool::points::reach;
 use spool::{Reader, Spool};
 use tokio::runtime::{Builder, Handle};
@@ -121,7 +121,8 @@ async fn open_buffer(settings: &Settings, place: &Place, board: &Arc<Board>) -> 
     let previous_end = receipt::take(Path::new(&disk.path), is_used);
     tracing::info!(records = recovery.recovered.stored.len(), path = disk.path, ?previous_end, "the buffer is open");
     let ledger_id = spool.buffer_id();
-    let pipeline = Pipeline::new(settings.pipeline.clone(), Some(recovery.recovered));
+    let recovered = Recovered { unix_ms: unix_ms(), ..recovery.recovered };
+    let pipeline = Pipeline::new(settings.pipeline.clone(), Some(recovered));
     Opened { pipeline, spool: Some(spool), ledger_id, previous_end }
 }
 

@@ -47,6 +47,12 @@ pub(crate) enum InvalidSettings {
         "buffer.disk.segmentBytes {segment} must be at least 1 and at most half of buffer.disk.bytes {bytes}, or nothing could ever be deleted"
     )]
     Segment { segment: u64, bytes: u64 },
+    #[error("buffer.maxAgeSeconds is 0: nothing could wait at all; remove it to keep records until they are delivered")]
+    NoAge,
+    #[error(
+        "destination `{name}`: retry.deadlineSeconds {deadline} is more than buffer.maxAgeSeconds {age}, which would always drop first"
+    )]
+    DeadlineBeyondAge { name: String, deadline: u32, age: u32 },
     #[error("sources.otlp.requestBytesMax {0} is outside 1 to {REQUEST_BYTES_MAX} (64 MiB): no larger request could be held on disk")]
     RequestBytes(u64),
     #[error("softPercent {0} is outside 1 to 100")]
@@ -97,6 +103,7 @@ impl Settings {
             memory: MemoryLimits { bytes: buffer.memory_bytes, items: buffer.memory_items },
             disk_bytes: buffer.disk.as_ref().map_or(0, |disk| disk.bytes),
             on_full: on_full(buffer.disk.as_ref().map(|disk| disk.on_full).unwrap_or_default()),
+            max_age: buffer.max_age_seconds.map(|seconds| Duration::from_secs(seconds.into())),
             soft_percent: document.soft_percent,
             classes,
             destinations,
@@ -112,6 +119,7 @@ impl Settings {
             mode: BufferMode::Spill,
             memory_bytes: 64 << 20,
             memory_items: 500_000,
+            max_age_seconds: None,
             disk: Some(DiskBuffer { path: "./forebay-data".into(), bytes: 1 << 30, segment_bytes: 16 << 20, on_full: OnFull::default() }),
         };
         document.sources =
@@ -142,6 +150,9 @@ fn check_buffer(buffer: &Buffer) -> Result<(), InvalidSettings> {
     }
     if buffer.memory_items == 0 {
         return Err(InvalidSettings::EmptyMemory("memoryItems"));
+    }
+    if buffer.max_age_seconds == Some(0) {
+        return Err(InvalidSettings::NoAge);
     }
     match (&buffer.disk, buffer.mode) {
         (None, BufferMode::Memory) => Ok(()),
@@ -208,6 +219,11 @@ fn destinations(document: &AgentConfig) -> Result<(Vec<DestinationConfig>, Vec<T
         if destination.delivery == Delivery::BestEffort && document.buffer.disk.is_none() {
             return Err(InvalidSettings::BestEffortWithoutDisk(name));
         }
+        if let (Some(deadline), Some(age)) = (destination.retry.deadline_seconds, document.buffer.max_age_seconds)
+            && deadline > age
+        {
+            return Err(InvalidSettings::DeadlineBeyondAge { name, deadline, age });
+        }
         OtlpGrpc::check(&destination.endpoint).map_err(|source| InvalidSettings::Endpoint { name: name.clone(), source })?;
         let retry = RetryPolicy {
             initial: Duration::from_millis(destination.retry.initial_milliseconds.into()),
@@ -252,6 +268,20 @@ mod tests {
         assert!(error.contains("51") && error.contains("100"), "{error}");
         let text = "buffer: {mode: Memory, memoryBytes: 1, memoryItems: 1}\nclasses: [{class: Bulk, weight: 1, reservedPercent: 81}]";
         assert!(resolve(text).expect_err("10 + 10 + 81").contains("101"));
+    }
+
+    #[test]
+    fn an_age_limit_leaves_room_for_every_retry_deadline() {
+        let with = |age: u32, deadline: u32| {
+            let buffer = format!("buffer: {{mode: Memory, memoryBytes: 1, memoryItems: 1, maxAgeSeconds: {age}}}");
+            let retry = format!("retry: {{deadlineSeconds: {deadline}}}");
+            resolve(&format!("{buffer}\ndestinations: [{{name: a, endpoint: 'http://x:1', inFlight: 1, {retry}}}]"))
+        };
+        let settings = with(60, 60).expect("they fit");
+        assert_eq!(settings.pipeline.max_age, Some(Duration::from_secs(60)));
+        let error = with(60, 61).expect_err("the deadline could never be met");
+        assert!(error.contains("retry.deadlineSeconds 61") && error.contains("buffer.maxAgeSeconds 60"), "{error}");
+        assert!(with(0, 1).expect_err("nothing could wait").contains("maxAgeSeconds is 0"));
     }
 
     #[test]

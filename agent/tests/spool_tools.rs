@@ -100,6 +100,7 @@ fn config(destinations: &[&str]) -> Config {
         memory: MemoryLimits { bytes: 16 << 20, items: 1_000_000 },
         disk_bytes: 64 << 20,
         on_full: OnFull::RefuseIntake,
+        max_age: None,
         soft_percent: 100,
         classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
         destinations: destinations.iter().map(named).collect(),

@@ -106,6 +106,9 @@ pub struct Buffer {
     pub memory_bytes: u64,
     /// Items held in memory.
     pub memory_items: u64,
+    /// Age at which a record that waits is dropped as `Expired`, in seconds; absent: it is kept until it is delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u32>,
     /// The disk; absent in mode `Memory`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskBuffer>,

@@ -90,6 +90,8 @@ pub struct Config {
     pub disk_bytes: u64,
     /// What happens when a share of it is full.
     pub on_full: OnFull,
+    /// Age from which a record that waits is dropped as `Expired`; none means never.
+    pub max_age: Option<Duration>,
     /// Fill of memory, in percent, from which Normal and Bulk are spilled or shed; 100 switches the soft limit off.
     pub soft_percent: u32,
     /// Policies, indexed by class.

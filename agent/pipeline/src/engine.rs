@@ -12,6 +12,7 @@ use crate::dispatch::Destination;
 use crate::doors::Doors;
 use crate::drain_rate::DrainRate;
 use crate::eviction::Searched;
+use crate::expiry::Expiry;
 use crate::lifecycle::{Lifecycle, Remaining};
 use crate::moves::{HeldState, Settlement};
 use crate::per_class::PerClass;
@@ -83,6 +84,7 @@ pub struct Pipeline {
     pub(crate) destinations: Vec<Destination>,
     pub(crate) searched: Searched,
     pub(crate) drain: DrainRate,
+    pub(crate) expiry: Expiry,
     pub(crate) refusals: u64,
     pub(crate) splits: u64,
     pub(crate) books: Books,
@@ -124,6 +126,7 @@ impl Pipeline {
             destinations,
             searched: Searched::default(),
             drain: DrainRate::default(),
+            expiry: Expiry::new(config.max_age, 0),
             refusals: 0,
             published: books.clone(),
             books,
@@ -241,10 +244,11 @@ impl Pipeline {
         self.config.mode != BufferMode::Memory
     }
 
-    /// Time never runs backwards in here.
+    /// Time never runs backwards in here, and makes what waits too old.
     pub(crate) fn observe(&mut self, now: Duration) {
         self.now = self.now.max(now);
         self.space.observe(self.now);
+        self.drop_expired();
     }
 
     /// Bits of the destinations that take the signal.
@@ -284,6 +288,7 @@ impl Pipeline {
     /// Puts an entry, whose items the books hold already, among the held ones.
     pub(crate) fn keep(&mut self, id: RecordId, entry: Entry) {
         self.down += u64::from(entry.body.is_none());
+        self.expiry.watch(self.now, &entry);
         let lane = &mut self.lanes[id.class];
         if entry.place == Place::Disk {
             lane.stored.insert(id.sequence);

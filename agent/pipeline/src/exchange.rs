@@ -158,6 +158,9 @@ pub struct Recovered {
     pub checkpoint: Option<Checkpoint>,
     /// Whole, valid records, ascending per class.
     pub stored: Vec<Stored>,
+    /// What the wall clock says at the start, for the age of those records; with 0 they are as old as the process. The spool, which
+    /// has no clock, leaves it to its owner.
+    pub unix_ms: u64,
 }
 
 /// Where the engine is in its life.

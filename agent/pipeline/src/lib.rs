@@ -47,7 +47,9 @@
 //! - At most 16 destinations; records on disk at most `Config::disk_records_max`; in-flight records per destination at most its
 //!   window, and one while it fails. Everything else is bounded by the room above.
 //! - `Pipeline::check` holds after every call. A record is settled once per destination. An id is never used twice.
-//! - A record's age counts from its receipt, or from the start of this process if that is later.
+//! - A retry deadline counts from a record's receipt, or from the start of this process if that is later. The age limit counts from the
+//!   receipt: before this process by the wall clock, of which a step makes what waited on disk older or younger once. What is on its
+//!   way is not dropped for its age, and neither is what the final flush saves.
 //! - What memory alone may lose in a crash is bounded before it is accepted: memory-only intake in mode `Spill` waits for the
 //!   first durable checkpoint, and goes to disk beyond what the last one allows. The loss shows as `CrashVolatile`: the sum
 //!   uses what the last checkpoint knew, `Books::crash_volatile_bounds` says what it may really be.
@@ -68,6 +70,7 @@ mod drain_rate;
 mod engine;
 mod eviction;
 mod exchange;
+mod expiry;
 mod intake;
 mod jitter;
 mod lanes;

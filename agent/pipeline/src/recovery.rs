@@ -12,6 +12,7 @@ use std::time::Duration;
 use vocabulary::{Class, DropReason};
 
 use crate::engine::{Entry, Place};
+use crate::expiry::Expiry;
 use crate::moves::DestinationCells;
 use crate::{Books, Checkpoint, IdRanges, Pipeline, RecordId, Recovered, Standing, Stored};
 
@@ -34,7 +35,8 @@ enum Known {
 
 impl Pipeline {
     pub(crate) fn recover(&mut self, recovered: Recovered) {
-        let Recovered { checkpoint, stored } = recovered;
+        let Recovered { checkpoint, stored, unix_ms } = recovered;
+        self.expiry = Expiry::new(self.config.max_age, unix_ms);
         let next = first_free(checkpoint.as_ref(), &stored);
         let mut fresh = Vec::new();
         if let Some(checkpoint) = checkpoint {

@@ -69,15 +69,18 @@ impl Pipeline {
         if let Some(book) = self.books.destinations.get_mut(index) {
             book.shift(entry.signal, &entry.counts, HeldState::InFlight, HeldState::WaitingRetry);
         }
+        self.expiry.watch(self.now, entry);
+        self.drop_expired();
     }
 
-    /// The earliest instant at which time alone lets a poll yield what it did not yield before: the end of a pause, of the soft limit,
-    /// or of a phase. What an event lets it yield is polled for after that event. An instant that has passed asks for a poll at once.
+    /// The earliest instant at which time alone lets a poll yield what it did not yield before, or makes a record too old: the end of
+    /// a pause, of the soft limit, of a phase, or of an age. What an event lets it yield is polled for after that event. An instant that
+    /// has passed asks for a poll at once.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let pauses = self.destinations.iter().filter_map(|destination| destination.wake_at());
         let pause = if self.lifecycle.may_send() { pauses.min() } else { None };
-        [pause, self.space.wake_at(), self.lifecycle.wake_at()].into_iter().flatten().min()
+        [pause, self.space.wake_at(), self.lifecycle.wake_at(), self.next_expiry()].into_iter().flatten().min()
     }
 
     /// Moves the phase on as far as time and work allow, and tells it. At the end nothing is held in memory alone.

@@ -109,6 +109,7 @@ mod tests {
             memory: MemoryLimits { bytes: 1 << 20, items: 10_000 },
             disk_bytes: 1 << 20,
             on_full: OnFull::RefuseIntake,
+            max_age: None,
             soft_percent: 100,
             classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
             destinations: destinations.iter().map(named).collect(),
@@ -133,7 +134,8 @@ mod tests {
     }
 
     fn restart(destinations: &[&str], checkpoint: Checkpoint, stored: Vec<Stored>) -> Pipeline {
-        let pipeline = Pipeline::new(config(destinations), Some(Recovered { checkpoint: Some(checkpoint), stored }));
+        let pipeline =
+            Pipeline::new(config(destinations), Some(Recovered { checkpoint: Some(checkpoint), stored, ..Recovered::default() }));
         pipeline.check_held().expect("the books hold");
         pipeline
     }

@@ -43,6 +43,7 @@ impl Flow {
             memory: MemoryLimits { bytes: 1 << 40, items: 1 << 40 },
             disk_bytes: if mode == BufferMode::Memory { 0 } else { 1 << 40 },
             on_full: OnFull::RefuseIntake,
+            max_age: None,
             soft_percent: 90,
             classes: [8, 4, 2, 1].map(|weight| ClassPolicy { weight, reserved_percent: 10 }),
             destinations: vec![destination("primary"), destination("archive")],

@@ -31,6 +31,7 @@ fn config(mode: BufferMode, destinations: &[&str]) -> Config {
         memory: MemoryLimits { bytes: 10_000, items: 1_000_000 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 100_000 },
         on_full: OnFull::RefuseIntake,
+        max_age: None,
         soft_percent: 90,
         classes: [(8, 10), (4, 10), (2, 0), (1, 0)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
         destinations: destinations.iter().map(destination).collect(),
@@ -516,7 +517,10 @@ fn a_stop_flushes_memory_to_disk_and_its_last_checkpoint_has_nothing_volatile() 
     let checkpoint = make_durable(&mut engine);
     assert_eq!(checkpoint.volatile_ceiling, 0);
     disk.sort_by_key(|record| record.id);
-    let successor = Pipeline::new(config(BufferMode::Spill, &["only"]), Some(Recovered { checkpoint: Some(checkpoint), stored: disk }));
+    let successor = Pipeline::new(
+        config(BufferMode::Spill, &["only"]),
+        Some(Recovered { checkpoint: Some(checkpoint), stored: disk, ..Recovered::default() }),
+    );
     assert_eq!((dropped(&successor, 0, DropReason::CrashVolatile), successor.books().crash_volatile_bounds), (0, (0, 0)));
     assert_eq!(successor.gauges().held_records, 3);
     successor.check_held().unwrap();
@@ -533,8 +537,10 @@ fn what_memory_held_in_a_crash_is_counted_and_bounded_and_no_id_is_used_twice() 
     while let Some(send) = engine.poll_send(Duration::ZERO, FIRST) {
         used.push(send.id);
     }
-    let mut successor =
-        Pipeline::new(config(BufferMode::Spill, &["only"]), Some(Recovered { checkpoint: Some(checkpoint), stored: Vec::new() }));
+    let mut successor = Pipeline::new(
+        config(BufferMode::Spill, &["only"]),
+        Some(Recovered { checkpoint: Some(checkpoint), stored: Vec::new(), ..Recovered::default() }),
+    );
     successor.check_held().unwrap();
     assert_eq!(dropped(&successor, 0, DropReason::CrashVolatile), 10, "what the checkpoint knew");
     let (low, high) = successor.books().crash_volatile_bounds;
@@ -561,7 +567,7 @@ fn recovery_tells_settled_held_new_and_missing_records_apart() {
         received_unix_ms: 7,
     };
     // 1 was delivered, 2 is held, 3 is missing, 4 was synced after the checkpoint.
-    let recovered = Recovered { checkpoint: Some(checkpoint), stored: vec![record(1), record(2), record(4)] };
+    let recovered = Recovered { checkpoint: Some(checkpoint), stored: vec![record(1), record(2), record(4)], ..Recovered::default() };
     let mut successor = Pipeline::new(config(BufferMode::Mirror, &["only"]), Some(recovered));
     successor.check_held().unwrap();
     assert_eq!((delivered(&successor, 0), dropped(&successor, 0, DropReason::Corrupt)), (10, 10));
@@ -578,7 +584,7 @@ fn a_removed_destination_gives_up_what_it_held_and_a_new_one_starts_with_what_co
     let checkpoint = engine.checkpoint();
     let id = RecordId { class: Class::Normal, sequence: 1 };
     let stored = vec![Stored { id, signal: Signal::Traces, counts: ClassCounts::of(Class::Normal, 10), bytes: 100, received_unix_ms: 7 }];
-    let recovered = Recovered { checkpoint: Some(checkpoint), stored };
+    let recovered = Recovered { checkpoint: Some(checkpoint), stored, ..Recovered::default() };
     let mut successor = Pipeline::new(config(BufferMode::Mirror, &["kept", "new"]), Some(recovered));
     successor.check_held().unwrap();
     assert_eq!(successor.books().destinations[2].name, "old");
@@ -633,7 +639,7 @@ fn a_record_flushed_after_the_checkpoint_goes_only_to_those_who_lack_it() {
     engine.handle_outcome(Duration::ZERO, FIRST, send.id, Outcome::Delivered);
     let checkpoint = engine.checkpoint();
     let stored = vec![Stored { id: send.id, signal: send.signal, counts: send.counts, bytes: 100, received_unix_ms: 7 }];
-    let recovered = Recovered { checkpoint: Some(checkpoint), stored };
+    let recovered = Recovered { checkpoint: Some(checkpoint), stored, ..Recovered::default() };
     let mut successor = Pipeline::new(config(BufferMode::Spill, &["done", "dead"]), Some(recovered));
     successor.check_held().unwrap();
     assert_eq!(successor.poll_send(Duration::ZERO, FIRST), None);
@@ -647,7 +653,7 @@ fn kernel_numbers_outlive_a_restart() {
     let mut book = pipeline::KernelBook { attempted: 10, produced: 8, ..pipeline::KernelBook::default() };
     book.lost[0] = 2;
     engine.set_kernel(book.clone());
-    let recovered = Recovered { checkpoint: Some(engine.checkpoint()), stored: Vec::new() };
+    let recovered = Recovered { checkpoint: Some(engine.checkpoint()), stored: Vec::new(), ..Recovered::default() };
     let successor = Pipeline::new(config(BufferMode::Mirror, &["only"]), Some(recovered));
     assert_eq!(successor.published().kernel, book);
     successor.check_held().unwrap();

@@ -34,6 +34,7 @@ fn engine(on_full: OnFull, dead: Delivery) -> Pipeline {
         memory: MemoryLimits { bytes: 1 << 20, items: 1_000_000 },
         disk_bytes: 20_000,
         on_full,
+        max_age: None,
         soft_percent: 100,
         classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
         destinations: vec![destination("dead", dead), destination("alive", Delivery::Required)],

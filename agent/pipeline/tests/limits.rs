@@ -50,6 +50,7 @@ fn config(mode: BufferMode, soft_percent: u32) -> Config {
         memory: MemoryLimits { bytes: 2_000, items: 200 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 4_000 },
         on_full: OnFull::RefuseIntake,
+        max_age: None,
         soft_percent,
         classes: [(8, 10), (4, 10), (2, 0), (1, 5)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
         destinations: vec![destination],

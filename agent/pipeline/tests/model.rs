@@ -110,6 +110,7 @@ fn config(mode: BufferMode, policy: Policy) -> Config {
         memory: MemoryLimits { bytes: 1_500, items: 100 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 3_000 },
         on_full: policy.on_full,
+        max_age: None,
         soft_percent: 90,
         classes: [(8, 10), (4, 10), (2, 0), (1, 5)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
         destinations: vec![destination("all", Vec::new(), policy.delivery[0]), destination("logs", vec![Signal::Logs], policy.delivery[1])],
@@ -372,8 +373,11 @@ impl World {
         }
         let before = self.engine.published().clone();
         let lost = self.lost_by_crash();
-        let recovered = (self.mode != BufferMode::Memory)
-            .then(|| Recovered { checkpoint: self.durable.clone(), stored: self.disk.values().cloned().collect() });
+        let recovered = (self.mode != BufferMode::Memory).then(|| Recovered {
+            checkpoint: self.durable.clone(),
+            stored: self.disk.values().cloned().collect(),
+            ..Recovered::default()
+        });
         self.engine = Pipeline::new(config(self.mode, self.policy), recovered);
         self.found_bytes = self.disk_shares();
         self.now = Duration::ZERO;

@@ -71,6 +71,7 @@ sometimes! {
     RetryExhausted = "a record was dropped at its retry deadline",
     Evicted = "a destination gave up its oldest record because its share of the disk was full",
     ShareFull = "a destination did without a record because its share of the disk was full",
+    Expired = "a record was dropped at its age limit",
     CrashVolatile = "a crash took what memory alone held",
     ForcedShutdown = "an end took what memory alone held",
     FoundUnacknowledged = "a record that nobody had been told of was found on disk",

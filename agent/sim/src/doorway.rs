@@ -134,6 +134,7 @@ impl World {
         let shares = self.look_at_shares();
         let mut disk_bytes = body.len() as u64 + RECORD_DISK_BYTES;
         let Some(process) = &mut self.process else { return };
+        self.received_at.extend(request.units.iter().map(|unit| (unit.number, self.now)));
         let whole = pipeline::Request { signal, origin, counts, body: body.clone() };
         let mut verdict = process.pipeline.offer(now, unix_ms, whole);
         if verdict == Verdict::Split {

@@ -25,7 +25,8 @@
 //!   say a full share of the disk cost it.
 //! - *Full disk.* Where a full share refuses, nothing is dropped for want of it, and nothing else refuses. Where it drops, only the
 //!   destination over its share does, and from the lowest class up.
-//! - *Bounds.* Memory stays within its bound at every offer. Opening fails only if the disk does; no crash is taken for damage.
+//! - *Bounds.* Memory stays within its bound at every offer. Nothing is sent that has waited beyond the age limit. Opening fails only
+//!   if the disk does; no crash is taken for damage.
 //!
 //! Every fault is counted ([`Sometimes`]): one that never fires fails the suite.
 

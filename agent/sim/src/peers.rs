@@ -16,6 +16,9 @@ use crate::world::{Event, World};
 /// How long the agent waits for an answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
 
+/// How much later than its age limit a record may be sent: the engine looks every 100 ms, and its timers are no finer than 2 ms.
+const AGE_LATE_MAX: Duration = Duration::from_millis(110);
+
 /// A record on the wire.
 pub(crate) struct Arrival {
     life: u32,
@@ -55,6 +58,7 @@ impl World {
             Ok(body) => body,
             Err(outcome) => return self.plan_in(Duration::from_millis(1), Event::Land { life, flight, outcome }),
         };
+        self.check_age(send.signal, &body);
         let arrival = Arrival { life, flight, destination, signal: send.signal, body };
         let broken = Outcome::Retry { after: None };
         let way = self.chance.millis(0, 30);
@@ -82,6 +86,16 @@ impl World {
                 self.plan_in(ANSWER_TIME_MAX, Event::Land { life, flight, outcome: broken });
             }
         }
+    }
+
+    /// Nothing is sent that has waited beyond the age limit, but for the engine's timers: since its receipt or, as the wall clock may
+    /// have been set back, since the start.
+    fn check_age(&self, signal: Signal, body: &Bytes) {
+        let (Some(max_age), Some(process)) = (self.plan.config.max_age, &self.process) else { return };
+        let units = decode(signal, body, |number| self.oracle.unit(number));
+        let received = units.iter().filter_map(|unit| self.received_at.get(&unit.number)).max().copied().unwrap_or_default();
+        let waited = self.now - received.max(process.started);
+        assert!(waited < max_age + AGE_LATE_MAX, "{units:?} is sent after {waited:?}, and the limit is {max_age:?}");
     }
 
     fn read_back(&mut self, send: &Send) -> Result<Bytes, Outcome> {
@@ -182,6 +196,7 @@ impl World {
             (DropReason::RetryExhausted, Sometimes::RetryExhausted),
             (DropReason::Evicted, Sometimes::Evicted),
             (DropReason::DiskFull, Sometimes::ShareFull),
+            (DropReason::Expired, Sometimes::Expired),
             (DropReason::CrashVolatile, Sometimes::CrashVolatile),
             (DropReason::ForcedShutdown, Sometimes::ForcedShutdown),
         ];

@@ -114,6 +114,7 @@ fn draw_config(chance: &mut Chance, mode: BufferMode, destinations: u64) -> Conf
         memory: MemoryLimits { bytes: chance.one_of(&[1_500, 6_000, 60_000]), items: chance.one_of(&[40, 150, 5_000]) },
         disk_bytes: if has_disk { chance.one_of(&[4_000, 20_000, 400_000]) } else { 0 },
         on_full: chance.one_of(&[OnFull::RefuseIntake, OnFull::RefuseIntake, OnFull::DropOldest, OnFull::DropNewest]),
+        max_age: chance.percent(25).then(|| chance.millis(2_000, 20_000)),
         soft_percent: chance.one_of(&[60, 90, 100]),
         classes: Class::ALL.map(|_| ClassPolicy { weight: chance.between(1, 20) as u32, reserved_percent: chance.one_of(&[0, 0, 5, 20]) }),
         destinations: (0..destinations).map(|index| destination(chance, index)).collect(),

@@ -95,7 +95,7 @@ impl World {
         }
         let (spool, recovered) = if self.has_disk() {
             let Some(opened) = self.open() else { return };
-            (Some(opened.0), Some(opened.1))
+            (Some(opened.0), Some(pipeline::Recovered { unix_ms: self.unix_ms(), ..opened.1 }))
         } else {
             (None, None)
         };

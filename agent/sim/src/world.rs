@@ -2,6 +2,7 @@
 //! disk misbehave, the process ends. Then it is calm: everything must drain, a fresh probe of every class must arrive, and a last stop
 //! and start must find the books unchanged.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pipeline::{BufferMode, LIMIT_DWELL, Outcome};
@@ -101,6 +102,8 @@ pub(crate) struct World {
     pub(crate) flights: u64,
     pub(crate) requests: Vec<Request>,
     pub(crate) moods: Vec<Mood>,
+    /// When the agent last took a request with this unit in hand.
+    pub(crate) received_at: BTreeMap<u64, Duration>,
     pub(crate) oracle: Oracle,
     pub(crate) coverage: Coverage,
     pub(crate) trace: Trace,
@@ -129,6 +132,7 @@ impl World {
             lives: 0,
             flights: 0,
             requests: Vec::new(),
+            received_at: BTreeMap::new(),
             oracle,
             coverage: Coverage::default(),
             trace,

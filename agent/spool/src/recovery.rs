@@ -93,7 +93,7 @@ pub(crate) fn open<S: Storage>(storage: S, pipeline: &str, fresh: BufferId, limi
     storage.sync_directory().map_err(|source| OpenError::Sync { path: storage.path(""), source })?;
     let Survey { damage, damage_unlisted, other_bytes, next_creation, .. } = survey;
     let log = Log::new(Parts { storage, buffer, room, segments, tails, next_creation, slots, other_bytes });
-    Ok((log, Recovery { recovered: pipeline::Recovered { checkpoint, stored }, damage, damage_unlisted }))
+    Ok((log, Recovery { recovered: pipeline::Recovered { checkpoint, stored, ..pipeline::Recovered::default() }, damage, damage_unlisted }))
 }
 
 impl<S: Storage> Survey<'_, S> {

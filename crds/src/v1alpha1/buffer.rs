@@ -15,6 +15,10 @@ use crate::quantity::Quantity;
 pub struct Buffer {
     /// `Memory`: memory alone. `Spill`: disk for what memory has no room for. `Mirror`: disk before every acknowledgement.
     pub mode: BufferMode,
+    /// Age at which an item that waits is dropped as `Expired`, the oldest first; absent: it is kept until it is delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60, max = 2_592_000))]
+    pub max_age_seconds: Option<i32>,
     /// The part in memory; absent: solved from the memory limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryBuffer>,

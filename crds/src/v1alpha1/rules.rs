@@ -186,6 +186,17 @@ pub(super) fn best_effort_needs_disk() -> Rule {
     )
 }
 
+pub(super) fn retry_deadline_within_age() -> Rule {
+    let beyond =
+        "self.destinations.filter(d, has(d.retry) && has(d.retry.deadlineSeconds) && d.retry.deadlineSeconds > self.buffer.maxAgeSeconds)";
+    explain(
+        &format!("!has(self.buffer.maxAgeSeconds) || {beyond}.size() == 0"),
+        &format!(
+            "'retry.deadlineSeconds %d of destination %s is more than buffer.maxAgeSeconds %d, which would always drop first'.format([{beyond}[0].retry.deadlineSeconds, {beyond}[0].name, self.buffer.maxAgeSeconds])"
+        ),
+    )
+}
+
 /// `resource` is `cpu` or `memory`.
 pub(super) fn request_below_limit(resource: &str) -> Rule {
     let both = format!("has(self.requests) && has(self.limits) && has(self.requests.{resource}) && has(self.limits.{resource})");

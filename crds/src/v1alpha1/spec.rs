@@ -59,7 +59,8 @@ use crate::words;
     validation = rules::claim_needs_stateful_set(),
     validation = rules::memory_below_limit(),
     validation = rules::required_is_never_dropped(),
-    validation = rules::best_effort_needs_disk()
+    validation = rules::best_effort_needs_disk(),
+    validation = rules::retry_deadline_within_age()
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TelemetryPipelineSpec {

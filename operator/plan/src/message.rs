@@ -66,7 +66,8 @@ pub(crate) const fn advice(reason: DropReason) -> &'static str {
         }
         DropReason::DiskFull => "raise buffer.disk.size, or give the destination more capacity",
         DropReason::DiskError | DropReason::Corrupt => "look at the agent's log and at the node's disk",
-        DropReason::Expired | DropReason::RetryExhausted => "look at the destination, or raise its retry.deadlineSeconds",
+        DropReason::Expired => "look at the destination, or raise buffer.maxAgeSeconds",
+        DropReason::RetryExhausted => "look at the destination, or raise its retry.deadlineSeconds",
         DropReason::TooLarge | DropReason::Undecodable => "look at the senders: these items can never be delivered",
         DropReason::Rejected => "look at the destination's log: it refuses these items for good",
         DropReason::ForcedShutdown | DropReason::DrainDeadline => "raise drain.deadlineSeconds, or use buffer.mode: Mirror",

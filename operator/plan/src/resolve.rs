@@ -47,6 +47,8 @@ pub struct Resolved {
     pub otlp: Option<Exposure>,
     /// How memory and disk work together.
     pub mode: BufferMode,
+    /// Age at which an item that waits is dropped, in seconds.
+    pub max_age_seconds: Option<u32>,
     /// The disk part.
     pub disk: Option<Disk>,
     /// Policies that differ from the defaults.
@@ -177,6 +179,7 @@ pub fn resolve(gathered: &Gathered<'_>) -> Result<Resolved, Refusal> {
         ebpf: spec.sources.ebpf.is_some(),
         otlp: spec.sources.otlp.as_ref().map(|otlp| otlp.exposure.unwrap_or(by_default)),
         mode: mode(spec),
+        max_age_seconds: spec.buffer.max_age_seconds.map(positive),
         disk,
         classes: classes(spec)?,
         soft_percent: soft_percent(spec),

@@ -45,6 +45,7 @@ fn document(resolved: &Resolved, budget: &Budget, installation: &Installation) -
             mode: resolved.mode,
             memory_bytes: budget.queue_bytes,
             memory_items: budget.queue_items,
+            max_age_seconds: resolved.max_age_seconds,
             disk: resolved.disk.as_ref().map(|disk| DiskBuffer {
                 path: format!("{}/buffer", pod::BUFFER_MOUNT),
                 bytes: budget.disk_bytes,
