@@ -1,14 +1,7 @@
 //! The bytes of a checkpoint slot, format version 1; pure. A slot is one header and one body, written whole each time.
 //!
-//! ```text
-//! slot = magic "FOREBAYC" | version u16 | 0 ×2 | body length u32 | buffer [16] | slot generation u64 | body CRC u32 | header CRC u32
-//!        body, then anything: a slot never shrinks, so that on a full disk it is written over blocks it already has
-//! body = how many signals, classes, drop, refuse and loss reasons the writer knew: 5 × u8
-//!        generation u64 | volatile ceiling u64 | crash-volatile bounds 2 × u64 | next sequence per class
-//!        stored ranges per class | inputs per signal and class | kernel | refused requests
-//!        destinations: u16, then each name, attempts, cells | settled: u16, then each name and ranges per class
-//! name = u16 length, UTF-8      ranges = u32 count, then first u64 and last u64 of each
-//! ```
+//! What each field holds stands in `page`, and in docs/format.md, which is made of it. Anything may follow the body: a slot never
+//! shrinks, so that on a full disk it is written over blocks it already has.
 //!
 //! A slot whose writer knew fewer signals, classes or reasons is read with zeros for the others; one whose writer knew more is a
 //! newer release's and is left alone. Lengths are checked against what is there before anything is allocated.
@@ -24,8 +17,8 @@ pub(crate) const SLOT_HEADER_BYTES: usize = 48;
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// The format this release writes, and the newest it reads.
-const VERSION: u16 = 1;
-const MAGIC: [u8; 8] = *b"FOREBAYC";
+pub(crate) const VERSION: u16 = 1;
+pub(crate) const MAGIC: [u8; 8] = *b"FOREBAYC";
 
 const _: () = assert!(8 + 2 + 2 + 4 + 16 + 8 + 4 + 4 == SLOT_HEADER_BYTES);
 const _: () = assert!(pipeline::CHECKPOINT_RANGES_MAX * 16 * 4 / 3 <= BODY_BYTES_MAX as u64);

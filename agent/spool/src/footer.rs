@@ -2,12 +2,7 @@
 //! a record of its own kind, so that a walk over the segment steps over it, and the last bytes of the file say where it starts.
 //!
 //! ```text
-//! footer  = record header (56), kind 2, no signal, items, sequence or time | body | padding to 8 | trailer
-//! body    = row* | signals u8 | classes u8 | 0 ×2 | rows u32 | lowest, highest sequence u64 ×2 | earliest, latest received u64 ×2
-//!         | items per signal and class u64 ×(signals × classes)
-//! row     = sequence u64 | received u64 | offset u32 | length in the file u32 | body length u32 | items per class 4 × u32
-//!         | signal u8 | 0 ×3                                                                                            (48)
-//! trailer = magic "FOREBAYE" | offset of the footer u64                                                             (16)
+//! footer  = record header of its own kind, row*, summary, padding to 8 with zeros, trailer
 //! ```
 //!
 //! The body's checksum is seeded like a record's, so a footer counts for its own segment alone. It is written with the segment's last
@@ -29,9 +24,9 @@ pub(crate) const TRAILER_BYTES: u64 = 16;
 /// Longest body.
 const BODY_BYTES_MAX: usize = SEGMENT_RECORDS_MAX * ROW_BYTES + SUMMARY_BYTES;
 
-const MAGIC: [u8; 8] = *b"FOREBAYE";
-const ROW_BYTES: usize = 48;
-const SUMMARY_BYTES: usize = 8 + 4 * 8 + 8 * Signal::COUNT * Class::COUNT;
+pub(crate) const MAGIC: [u8; 8] = *b"FOREBAYE";
+pub(crate) const ROW_BYTES: usize = 48;
+pub(crate) const SUMMARY_BYTES: usize = 8 + 4 * 8 + 8 * Signal::COUNT * Class::COUNT;
 
 const _: () = assert!(8 + 8 + 4 + 4 + 4 + 4 * Class::COUNT + 1 + 3 == ROW_BYTES);
 

@@ -2,14 +2,11 @@
 //! All numbers are little-endian. Version 1 has no footer and no compressed bodies, and is otherwise the same.
 //!
 //! ```text
-//! segment   = header (64) record* [footer]              records start at offsets that are multiples of 8
-//! header    = magic "FOREBAYS" | version u16 | header length u16 | class u8 | 0 ×3 | buffer [16] | creation u64
-//!           | first sequence u64 | 0 ×12 | CRC of the 60 bytes before
-//! record    = record header (56) body padding to 8 with zeros
-//! record    = marker "FBR1" | kind u8 = 1 | signal u8 | packing u8 | 0 | body length u32 | items per class 4 × u32 | body CRC
-//! header      | sequence u64 | received, Unix milliseconds u64 | unpacked length u32 | header CRC of the 52 bytes before
-//! packing   = 0: the body is as it came, and the unpacked length 0; 1: Zstandard
+//! segment   = segment header, record*, [footer]         records start at offsets that are multiples of 8
+//! record    = record header, body, padding to 8 with zeros
 //! ```
+//!
+//! What each field holds stands in `page`, and in docs/format.md, which is made of it.
 //!
 //! Checksums are CRC-32C. Those of a record are seeded: the header's with (buffer, class, creation, offset), the body's with the
 //! sequence as well. Invariants that follow:
@@ -37,11 +34,11 @@ pub(crate) const VERSION: u16 = 2;
 /// Most records of one segment: it bounds the footer, and with it what opening holds at once, to about 3 MiB.
 pub(crate) const SEGMENT_RECORDS_MAX: usize = 1 << 16;
 
-const MAGIC: [u8; 8] = *b"FOREBAYS";
-const MARKER: [u8; 4] = *b"FBR1";
-const KIND_RECORD: u8 = 1;
-const KIND_FOOTER: u8 = 2;
-const PACKED_ZSTD: u8 = 1;
+pub(crate) const MAGIC: [u8; 8] = *b"FOREBAYS";
+pub(crate) const MARKER: [u8; 4] = *b"FBR1";
+pub(crate) const KIND_RECORD: u8 = 1;
+pub(crate) const KIND_FOOTER: u8 = 2;
+pub(crate) const PACKED_ZSTD: u8 = 1;
 
 const _: () = assert!(8 + 2 + 2 + 1 + 3 + 16 + 8 + 8 + 12 + 4 == SEGMENT_HEADER_BYTES);
 const _: () = assert!(4 + 1 + 1 + 2 + 4 + 4 * Class::COUNT + 4 + 8 + 8 + 4 + 4 == RECORD_HEADER_BYTES);

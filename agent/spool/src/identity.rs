@@ -1,7 +1,5 @@
 //! The file that says whose buffer a directory holds; pure. It is written once, before anything else, so that a directory that
-//! was mounted in the wrong place is recognised before a byte of it is touched.
-//!
-//! `magic "FOREBAYI" | version u16 | length u16 | buffer [16] | pipeline identity, UTF-8 | CRC of all before`
+//! was mounted in the wrong place is recognised before a byte of it is touched. What each field holds stands in `page`.
 
 use crate::format::{BufferId, Fields};
 
@@ -11,8 +9,8 @@ pub(crate) const IDENTITY_NAME: &str = "identity";
 pub(crate) const IDENTITY_BYTES_MAX: usize = 1 << 10;
 
 /// The format this release writes, and the newest it reads.
-const VERSION: u16 = 1;
-const MAGIC: [u8; 8] = *b"FOREBAYI";
+pub(crate) const VERSION: u16 = 1;
+pub(crate) const MAGIC: [u8; 8] = *b"FOREBAYI";
 const AROUND_BYTES: usize = 8 + 2 + 2 + 16 + 4;
 
 /// What the file says.

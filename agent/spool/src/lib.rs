@@ -47,6 +47,7 @@ mod log;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 mod pack;
+mod page;
 pub mod points;
 mod recovery;
 mod scan;
@@ -67,6 +68,7 @@ use vocabulary::{Class, ClassCounts, Signal};
 pub use damage::{Damage, DamageKind};
 pub use error::{AppendError, CommitError, CompactError, InspectError, OpenError, ReadError, ReleaseError};
 pub use inspect::{Inspection, Located, OpenSegment, Place, SegmentFile, SetAside, Walk};
+pub use page::format_page;
 
 /// Bounds of `Options::segment_bytes`: below, files cost more than their records; above, an index entry could not hold an offset.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;

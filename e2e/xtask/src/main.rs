@@ -72,7 +72,7 @@ enum Task {
     Ebpf,
     /// Builds the images, and loads them if this checkout's cluster is up.
     Images,
-    /// Writes what is generated from code: CRD manifests and their copies in the chart.
+    /// Writes what is generated from code: CRD manifests and their copies in the chart, and the page of the log's format.
     Gen {
         /// Compare instead of writing.
         #[arg(long)]

@@ -148,8 +148,21 @@ fn generated(places: &Places) -> Result<Outcome> {
 pub(crate) fn generate(places: &Places, check: bool) -> Result<()> {
     release::build_programs(places)?;
     let arguments: &[&str] = if check { &["--check"] } else { &[] };
-    places.run(&places.built("gen").to_string_lossy()).args(arguments).shown_ok(&places.log("gen"), Echo::Everything)
+    places.run(&places.built("gen").to_string_lossy()).args(arguments).shown_ok(&places.log("gen"), Echo::Everything)?;
+    let page = places.run(&places.built("spool-format").to_string_lossy()).output()?;
+    let file = places.checkout.join(FORMAT_PAGE);
+    if !check {
+        return Ok(fs::write(file, page)?);
+    }
+    let found = fs::read_to_string(file).unwrap_or_default();
+    if let Some((number, (was, is))) = first_difference(&found, &page) {
+        bail!("{FORMAT_PAGE} differs from the constants, first in line {number}:\n    was  {was}\n    is   {is}");
+    }
+    Ok(())
 }
+
+/// The page of the log's format.
+const FORMAT_PAGE: &str = "docs/format.md";
 
 fn chart(places: &Places) -> Result<Outcome> {
     let rendered = render_chart(places)?;

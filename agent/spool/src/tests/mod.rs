@@ -8,6 +8,7 @@ mod flips;
 mod format;
 mod inspections;
 mod operations;
+mod page;
 mod real_files;
 mod room;
 

@@ -21,7 +21,7 @@ const PURE: [&str; 11] = [
 
 /// Files of pure crates that are not a part of the library: generators write files, one file of the spool is its disk, and the
 /// simulation's program shows its progress.
-const SHELLS: [&str; 3] = ["crds/src/bin/", "agent/spool/src/files.rs", "agent/sim/src/main.rs"];
+const SHELLS: [&str; 4] = ["crds/src/bin/", "agent/spool/src/bin/", "agent/spool/src/files.rs", "agent/sim/src/main.rs"];
 
 const IMPURE: [(&str, &str); 14] = [
     ("SystemTime :: now", "the clock"),
