@@ -2,11 +2,11 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, OFlags, fallocate, fstatvfs};
+use rustix::fs::{FallocateFlags, OFlags, fallocate, statvfs};
 
 use crate::error::OpenError;
 use crate::format::BufferId;
@@ -23,8 +23,8 @@ pub(crate) type OpenFile = Arc<File>;
 
 /// A directory that this process owns until the value is dropped.
 pub(crate) struct Directory {
+    /// Every use goes by the path: a directory that is removed and made again is another one.
     path: PathBuf,
-    handle: File,
     _lock: File,
 }
 
@@ -37,7 +37,6 @@ impl Directory {
         if !is_directory {
             return Err(OpenError::NotADirectory { path: path.to_owned() });
         }
-        let handle = File::open(path).map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
         let lock_path = path.join(LOCK_NAME);
         let failed = |source| OpenError::Lock { path: lock_path.clone(), source };
         let mut lock = options().create(true).open(&lock_path).map_err(failed)?;
@@ -51,7 +50,7 @@ impl Directory {
         if let Err(source) = note.or_else(|source| if crate::error::is_full(&source) { Ok(()) } else { Err(source) }) {
             return Err(failed(source));
         }
-        Ok(Self { path: path.to_owned(), handle, _lock: lock })
+        Ok(Self { path: path.to_owned(), _lock: lock })
     }
 }
 
@@ -183,7 +182,7 @@ impl Storage for Directory {
 
     fn sync_directory(&self) -> io::Result<()> {
         try_reach("disk.sync-directory")?;
-        let synced = self.handle.sync_all();
+        let synced = File::open(&self.path)?.sync_all();
         reach("disk.synced-directory");
         synced
     }
@@ -200,7 +199,7 @@ impl Storage for Directory {
     }
 
     fn volume(&self) -> io::Result<Volume> {
-        let found = fstatvfs(&self.handle)?;
+        let found = statvfs(&self.path)?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
         Ok(Volume { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
@@ -258,6 +257,10 @@ impl StorageFile for OpenFile {
     fn sync(&self) -> io::Result<()> {
         try_reach("disk.sync")?;
         self.sync_data()?;
+        // What is synced into a file whose name is gone, with its directory or alone, no start will find.
+        if self.metadata()?.nlink() == 0 {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was removed by another process"));
+        }
         reach("disk.synced");
         Ok(())
     }

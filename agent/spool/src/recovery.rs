@@ -182,12 +182,15 @@ impl<S: Storage> Survey<'_, S> {
                 }
             }
         }
-        let in_slots = slots.iter().flatten().flatten().map(|(header, _)| header.buffer);
+        let in_slots: Vec<BufferId> = slots.iter().flatten().flatten().map(|(header, _)| header.buffer).collect();
         let in_segments = opened.iter().filter_map(|(_, header)| match header {
             SegmentHeader::Known(id, _) => Some(id.buffer),
             SegmentHeader::Newer(_) | SegmentHeader::Broken => None,
         });
-        let adopted = in_slots.chain(in_segments).next();
+        let named: Vec<BufferId> = in_slots.iter().copied().chain(in_segments).collect();
+        let adopted = named.first().copied();
+        // A checkpoint and everything else against the identity alone: that file is another directory's.
+        let identity = identity.filter(|buffer| in_slots.is_empty() || named.contains(buffer));
         let buffer = identity.or(adopted).unwrap_or(fresh);
         if identity.is_none() {
             // Without anything else in the directory a missing or torn identity is just a first start that was cut off.

@@ -4,6 +4,7 @@
 mod checkpoints;
 mod crashes;
 mod damage;
+mod exchanges;
 mod flips;
 mod format;
 mod inspections;

@@ -104,6 +104,32 @@ fn release_deletes_settled_segments_and_nothing_else() {
 }
 
 #[test]
+fn a_directory_that_is_gone_takes_nothing_and_is_used_again_once_it_is_back() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("buffer");
+    let (mut spool, _) = open_at(&path);
+    let [before, without, after] = [1, 2, 3].map(|sequence| id(Class::Normal, sequence));
+    store(&mut spool, std::iter::once(before), 10);
+    for generation in 1..=2 {
+        spool.write_checkpoint(&checkpoint(generation, none_settled(), none_settled())).unwrap();
+    }
+    std::fs::remove_dir_all(&path).unwrap();
+    spool.append(&append(without, b"nowhere")).unwrap();
+    assert!(matches!(spool.commit(), Err(CommitError::Sync { .. })));
+    assert!(spool.append(&append(without, b"nowhere")).is_err(), "no segment can begin");
+    assert!(spool.write_checkpoint(&checkpoint(3, none_settled(), none_settled())).is_err());
+    assert_eq!(spool.read(before).unwrap(), body(before, 10), "what is open is read");
+    std::fs::create_dir(&path).unwrap();
+    store(&mut spool, std::iter::once(after), 10);
+    let written = checkpoint(4, none_settled(), none_settled());
+    spool.write_checkpoint(&written).unwrap();
+    drop(spool);
+    let (spool, recovery) = open_at(&path);
+    assert_eq!(recovery.recovered.stored.iter().map(|stored| stored.id).collect::<Vec<_>>(), [after]);
+    assert_eq!((spool.read(after).unwrap(), recovery.recovered.checkpoint.unwrap().books), (body(after, 10).into(), written.books));
+}
+
+#[test]
 fn released_files_are_used_again_and_what_they_held_is_never_delivered() {
     let directory = tempfile::tempdir().unwrap();
     let roomy = Options { budget_bytes: 16 << 20, ..options() };
