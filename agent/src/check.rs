@@ -43,6 +43,9 @@ fn describe(settings: &Settings) -> String {
     if let Some(ebpf) = &settings.document.sources.ebpf {
         lines.push(("source ebpf", format!("{}, slots of {} s", ebpf.object, ebpf.slot_seconds)));
     }
+    if let Some(tenants) = &settings.document.tenants {
+        lines.push(("tenants", format!("by {}, up to {} by name", tenants.resource_attribute, tenants.max)));
+    }
     for (class, policy) in vocabulary::Class::ALL.into_iter().zip(pipeline.classes) {
         lines.push(("class", format!("{class}: weight {}, {} % of memory reserved", policy.weight, policy.reserved_percent)));
     }

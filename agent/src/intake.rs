@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use inputs::{Answer, Charge, Gate, Offer};
 use otlp::Rules;
-use pipeline::{Admission, Origin, Part, Refusal, Request, Verdict};
+use pipeline::{Admission, Origin, Part, Pipeline, Refusal, Request, Verdict};
 use spool::points::reach;
 use tokio::sync::mpsc::Permit;
 use tokio::sync::oneshot;
@@ -18,46 +18,70 @@ use crate::storage::{Append, Job, Stored};
 const STORE_FAILED_PAUSE: Duration = Duration::from_secs(2);
 
 /// The engine as the inputs see it.
-pub(crate) fn gate(engine: &Arc<Engine>, rules: Rules) -> Gate {
+///
+/// `tenant_attribute` is the resource attribute that names a request's tenant, if tenants are told apart.
+pub(crate) fn gate(engine: &Arc<Engine>, rules: Rules, tenant_attribute: Option<Arc<str>>) -> Gate {
     let offering = engine.clone();
     let refusing = engine.clone();
     Gate::new(
         move |offer| {
-            let engine = offering.clone();
-            Box::pin(async move { take_in(&engine, &rules, Origin::Client, offer).await })
+            let (engine, tenant_attribute) = (offering.clone(), tenant_attribute.clone());
+            Box::pin(async move { take_in(&engine, &rules, &Sender::Client { tenant_attribute }, offer).await })
         },
         move |signal, counts, reason| refusing.with(|pipeline, _| pipeline.count_refused(signal, counts, reason)),
     )
 }
 
+/// Whom a request comes from.
+pub(crate) enum Sender {
+    Client { tenant_attribute: Option<Arc<str>> },
+    Kernel,
+}
+
+impl Sender {
+    /// Whose the request is, for the engine; to be used at once.
+    fn origin(&self, pipeline: &mut Pipeline, body: &[u8]) -> Origin {
+        match self {
+            Self::Kernel => Origin::Kernel,
+            Self::Client { tenant_attribute: None } => Origin::Client,
+            Self::Client { tenant_attribute: Some(attribute) } => Origin::ClientOf(pipeline.tenant(otlp::tenant(body, attribute))),
+        }
+    }
+}
+
 /// Takes in one request. Dropping the future leaves the books right: nothing is reserved before the last await, and what is
 /// handed to the storage thread is settled by it. The offer's charge is given back when the last of its records rests somewhere.
-pub(crate) async fn take_in(engine: &Engine, rules: &Rules, origin: Origin, offer: Offer) -> Answer {
+pub(crate) async fn take_in(engine: &Engine, rules: &Rules, sender: &Sender, offer: Offer) -> Answer {
     // A place is held before anything is offered, so that what the engine reserves always reaches the disk's thread.
     let place = match engine.storage() {
         Some(storage) => storage.reserve().await.ok(),
         None => None,
     };
     let (items, charge) = (offer.counts.total(), offer.charge.clone());
-    match decide(engine, rules, origin, offer) {
+    match decide(engine, rules, sender, offer) {
         Verdict::Admitted(admission) => store(engine, admission, items, charge, place).await,
         Verdict::Refused(refusal) => Answer::Refused(refusal),
         Verdict::Split => Answer::Refused(Refusal { reason: RefuseReason::Undecodable, retry_after: Duration::ZERO }),
     }
 }
 
-fn decide(engine: &Engine, rules: &Rules, origin: Origin, offer: Offer) -> Verdict {
+fn decide(engine: &Engine, rules: &Rules, sender: &Sender, offer: Offer) -> Verdict {
     let Offer { signal, counts, body, .. } = offer;
     let at = unix_ms();
-    let request = Request { signal, origin, counts, body: body.clone() };
-    let verdict = engine.with(|pipeline, now| pipeline.offer(now, at, request));
+    let verdict = engine.with(|pipeline, now| {
+        let origin = sender.origin(pipeline, &body);
+        pipeline.offer(now, at, Request { signal, origin, counts, body: body.clone() })
+    });
     if !matches!(verdict, Verdict::Split) {
         return verdict;
     }
     match otlp::split(signal, &body, rules) {
         Ok(parts) => {
             let parts = parts.into_iter().map(|(class, items, body)| Part { class, items, body }).collect();
-            engine.with(|pipeline, now| pipeline.offer_parts(now, at, signal, origin, parts))
+            engine.with(|pipeline, now| {
+                let origin = sender.origin(pipeline, &body);
+                pipeline.offer_parts(now, at, signal, origin, parts)
+            })
         }
         // A body that passed the walk can be cut; if that were ever false, it is the client's to know, and counted.
         Err(_) => {

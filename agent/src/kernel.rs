@@ -13,14 +13,14 @@ use decode::{LogEvent, Record};
 use enrich::Index;
 use inputs::{Charge, Offer};
 use otlp::Rules;
-use pipeline::{KernelBook, Origin};
+use pipeline::KernelBook;
 use probes::{Event, KernelCounters, Options, Probes, State};
 use tokio::runtime::Handle;
 use vocabulary::{ClassCounts, Signal};
 
 use crate::board::{Board, SourceCondition};
 use crate::engine::Engine;
-use crate::intake::take_in;
+use crate::intake::{Sender, take_in};
 use crate::storage::chain;
 
 /// Longest wait for an urgent record: bounds how late a stop is seen.
@@ -204,7 +204,7 @@ impl Kernel {
             self.runtime.block_on(take_in(
                 &self.engine,
                 &self.rules,
-                Origin::Kernel,
+                &Sender::Kernel,
                 Offer { signal, counts, body, charge: Charge::default() },
             ));
         }

@@ -238,6 +238,12 @@ fn buffers(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<(
     counter(encoder, "requests_split", "Requests that were cut by class, which happens under pressure alone", |family| {
         family.counter(&[], gauges.splits)
     })?;
+    gauge(encoder, "tenant_held_bytes", "What a tenant holds in memory or on disk, in bytes", |family| {
+        gauges.tenants.iter().try_for_each(|tenant| family.gauge(&[("tenant", &tenant.name)], tenant.held_bytes))
+    })?;
+    counter(encoder, "tenant_refused_requests", "Requests of a tenant that were refused because it holds its share", |family| {
+        gauges.tenants.iter().try_for_each(|tenant| family.counter(&[("tenant", &tenant.name)], tenant.refused))
+    })?;
     gauge(encoder, "destination_disk_bytes", "Records on disk that a destination has yet to settle, in bytes", |family| {
         gauges.destinations.iter().try_for_each(|each| family.gauge(&[("destination", &each.name)], each.disk_bytes))
     })

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use crds::agent::OtlpSource;
 use enrich::Index;
-use inputs::{Listener, Room};
+use inputs::{Gate, Listener, Room};
 use otlp::{Limits, Rules};
 use pipeline::{Books, DestinationIndex, Pipeline, Recovered};
 use spool::points::reach;
@@ -163,7 +163,10 @@ impl Agent {
         if let Some(otlp) = document.sources.otlp.clone() {
             self.board.expect(OTLP);
             let room = Room::new(settings.receive_bytes());
-            inputs.spawn(serve_otlp(otlp, room, self.engine.clone(), self.board.clone(), stopped.clone()));
+            let tenant_attribute = document.tenants.as_ref().map(|tenants| Arc::from(tenants.resource_attribute.as_str()));
+            let engine = self.engine.clone();
+            let gate = move || intake::gate(&engine, Rules::default(), tenant_attribute.clone());
+            inputs.spawn(serve_otlp(otlp, room, gate, self.board.clone(), stopped.clone()));
         }
         reach("start.serving");
         self.start_kernel(settings, place, &stopped, &mut inputs, &mut services);
@@ -285,7 +288,7 @@ fn dispatchers(settings: &Settings, engine: &Arc<Engine>, board: &Arc<Board>, re
 }
 
 /// Serves OTLP until told to stop. A taken port keeps the agent from being ready and is tried again.
-async fn serve_otlp(source: OtlpSource, room: Room, engine: Arc<Engine>, board: Arc<Board>, mut stopped: watch::Receiver<bool>) {
+async fn serve_otlp(source: OtlpSource, room: Room, gate: impl Fn() -> Gate, board: Arc<Board>, mut stopped: watch::Receiver<bool>) {
     while !*stopped.borrow() {
         let error = match Listener::bind(&source.grpc_listen).await {
             Ok(listener) => {
@@ -300,7 +303,7 @@ async fn serve_otlp(source: OtlpSource, room: Room, engine: Arc<Engine>, board: 
                 };
                 let mut told = stopped.clone();
                 let stop = async move { told.wait_for(|&stopped| stopped).await.map_or((), drop) };
-                match listener.serve(intake::gate(&engine, Rules::default()), settings, stop).await {
+                match listener.serve(gate(), settings, stop).await {
                     Ok(()) => return,
                     Err(cause) => chain(&cause),
                 }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crds::agent::{AgentConfig, Buffer, BufferMode, ClassConfig, Delivery, DiskBuffer, OnFull, OtlpSource, Sources};
+use crds::agent::{AgentConfig, Buffer, BufferMode, ClassConfig, Delivery, DiskBuffer, OnFull, OtlpSource, Sources, Tenants};
 use outputs::{EndpointError, OtlpGrpc, Output, Terminal};
 use pipeline::{ClassPolicy, Config, DestinationConfig, MemoryLimits, RetryPolicy};
 use vocabulary::Class;
@@ -57,6 +57,10 @@ pub(crate) enum InvalidSettings {
     RequestBytes(u64),
     #[error("softPercent {0} is outside 1 to 100")]
     SoftPercent(u32),
+    #[error("tenants.resourceAttribute is empty: name the resource attribute that tells tenants apart, e.g. k8s.namespace.name")]
+    TenantAttribute,
+    #[error("tenants.max {0} is outside 1 to {most}", most = Config::TENANTS_MAX)]
+    Tenants(u32),
     #[error("class {class}: weight {weight} is outside 1 to 100")]
     Weight { class: Class, weight: u32 },
     #[error("class {0} is listed twice in classes")]
@@ -91,6 +95,9 @@ impl Settings {
         {
             return Err(InvalidSettings::RequestBytes(otlp.request_bytes_max));
         }
+        if let Some(tenants) = &document.tenants {
+            check_tenants(tenants)?;
+        }
         let classes = class_policies(&document)?;
         let (destinations, targets) = destinations(&document)?;
         let buffer = &document.buffer;
@@ -107,6 +114,7 @@ impl Settings {
             soft_percent: document.soft_percent,
             classes,
             destinations,
+            tenants_max: document.tenants.as_ref().map_or(0, |tenants| usize::try_from(tenants.max).unwrap_or(usize::MAX)),
         };
         Ok(Self { document, pipeline, targets })
     }
@@ -163,6 +171,16 @@ fn check_buffer(buffer: &Buffer) -> Result<(), InvalidSettings> {
         }
         (Some(_), _) => Ok(()),
     }
+}
+
+fn check_tenants(tenants: &Tenants) -> Result<(), InvalidSettings> {
+    if tenants.resource_attribute.is_empty() {
+        return Err(InvalidSettings::TenantAttribute);
+    }
+    if !(1..=Config::TENANTS_MAX).contains(&usize::try_from(tenants.max).unwrap_or(usize::MAX)) {
+        return Err(InvalidSettings::Tenants(tenants.max));
+    }
+    Ok(())
 }
 
 const fn on_full(policy: OnFull) -> pipeline::OnFull {

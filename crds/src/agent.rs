@@ -25,6 +25,9 @@ pub struct AgentConfig {
     /// Fill of memory, in percent, from which Normal and Bulk are spilled or shed; 100 switches the soft limit off. Default 90.
     #[serde(default = "defaults::soft_percent")]
     pub soft_percent: u32,
+    /// How tenants are told apart, so that none takes the room of all; absent: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<Tenants>,
     /// Where it delivers, 1 to 16; none prints to the terminal (only outside Kubernetes).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<Destination>,
@@ -40,6 +43,24 @@ pub struct AgentConfig {
     /// The operator's fleet service; absent outside Kubernetes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fleet: Option<Fleet>,
+}
+
+/// How tenants are told apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tenants {
+    /// The resource attribute that names a request's tenant. Default `k8s.namespace.name`.
+    #[serde(default = "defaults::tenant_attribute")]
+    pub resource_attribute: String,
+    /// Most tenants with a share of their own, 1 to 256; the others have one together. Default 64.
+    #[serde(default = "defaults::tenants_max")]
+    pub max: u32,
+}
+
+impl Default for Tenants {
+    fn default() -> Self {
+        Self { resource_attribute: defaults::tenant_attribute(), max: defaults::tenants_max() }
+    }
 }
 
 /// Name and UID of the `TelemetryPipeline`.
@@ -251,6 +272,12 @@ mod defaults {
     //! Default values of the document, in one place.
     pub(super) fn soft_percent() -> u32 {
         90
+    }
+    pub(super) fn tenant_attribute() -> String {
+        "k8s.namespace.name".into()
+    }
+    pub(super) fn tenants_max() -> u32 {
+        64
     }
     pub(super) fn drain_seconds() -> u32 {
         25

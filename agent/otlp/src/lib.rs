@@ -10,6 +10,7 @@
 //!
 //! ```text
 //!   body ──▶ inspect ──▶ items per class          (one pass, no allocation)
+//!        ├─▶ tenant  ──▶ whose it is           (the resources alone, no allocation)
 //!        └─▶ split   ──▶ one request per class    (only under pressure; same resource and scope envelopes)
 //! ```
 //!
@@ -21,9 +22,11 @@
 pub mod response;
 mod schema;
 mod split;
+mod tenant;
 mod walk;
 mod wire;
 
 pub use split::split;
+pub use tenant::tenant;
 pub use walk::{Limits, Rules, inspect};
 pub use wire::Malformed;

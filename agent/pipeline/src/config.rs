@@ -98,9 +98,13 @@ pub struct Config {
     pub classes: [ClassPolicy; Class::COUNT],
     /// Destinations, 1 to 16.
     pub destinations: Vec<DestinationConfig>,
+    /// Most tenants that are told apart by name, up to 256; 0 means that nobody is refused for what he holds.
+    pub tenants_max: usize,
 }
 
 impl Config {
+    /// Most tenants one engine tells apart.
+    pub const TENANTS_MAX: usize = 256;
     /// Most destinations one engine serves.
     pub const DESTINATIONS_MAX: usize = 16;
 

@@ -18,7 +18,8 @@ use crate::moves::{HeldState, Settlement};
 use crate::per_class::PerClass;
 use crate::sorted::SortedMap;
 use crate::space::{Size, Space, on_disk};
-use crate::{Books, Broken, BufferMode, Config, Gauges, IdRanges, KernelBook, Origin, Phase, RecordId, Recovered};
+use crate::tenants::Tenants;
+use crate::{Books, Broken, BufferMode, Config, Gauges, IdRanges, KernelBook, Origin, Phase, RecordId, Recovered, Tenant};
 
 /// Where a held record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,7 @@ pub(crate) struct Entry {
     pub(crate) unsettled: u16,
     pub(crate) signal: Signal,
     pub(crate) place: Place,
+    pub(crate) tenant: Tenant,
 }
 
 /// What is held of one class.
@@ -74,6 +76,7 @@ pub struct Pipeline {
     pub(crate) now: Duration,
     pub(crate) space: Space,
     pub(crate) doors: Doors,
+    pub(crate) tenants: Tenants,
     pub(crate) lanes: PerClass<Lane>,
     pub(crate) storing: SortedMap<RecordId, Storing>,
     /// Held records whose body is on disk alone.
@@ -110,6 +113,7 @@ impl Pipeline {
         let mut pipeline = Self {
             space: Space::new(&config),
             doors: Doors::default(),
+            tenants: Tenants::new(&config),
             splits: 0,
             now: Duration::ZERO,
             lanes: PerClass(Class::ALL.map(|_| Lane {
@@ -181,6 +185,7 @@ impl Pipeline {
             over_soft: self.space.is_over_soft(),
             closed: Signal::ALL.map(|signal| Class::ALL.map(|class| self.is_closed(signal, class))),
             splits: self.splits,
+            tenants: self.tenants.gauges(),
             phase: self.lifecycle.phase(),
             destinations: (0..).zip(&self.destinations).map(|(index, each)| each.gauge(self.space.shares.bytes(index))).collect(),
             destination_disk_bytes_max: self.space.shares.bytes_max(),
@@ -219,7 +224,15 @@ impl Pipeline {
                 book.check_held(signal, crate::moves::row(&held, signal))?;
             }
         }
-        (0..self.destinations.len()).try_for_each(|index| self.check_share(index))
+        (0..self.destinations.len()).try_for_each(|index| self.check_share(index))?;
+        self.tenants.all().try_for_each(|tenant| self.check_tenant(tenant))
+    }
+
+    fn check_tenant(&self, tenant: Tenant) -> Result<(), Broken> {
+        let held = self.lanes.iter().flat_map(|(_, lane)| lane.entries.values());
+        let all = held.chain(self.storing.values().map(|storing| &storing.entry)).filter(|entry| entry.tenant == tenant);
+        let bytes = all.map(|entry| self.tenants.size(entry.bytes)).sum();
+        crate::books::equal(|| format!("held bytes = sum over records of {tenant:?}"), self.tenants.bytes(tenant), bytes)
     }
 
     fn check_share(&self, index: usize) -> Result<(), Broken> {
@@ -323,6 +336,7 @@ impl Pipeline {
             lane.stored.remove(id.sequence);
             lane.released.insert(id.sequence);
             self.drain.note(self.now, u64::from(entry.bytes));
+            self.tenants.give(entry.tenant, entry.bytes);
             self.give_back(id, &entry);
         }
     }

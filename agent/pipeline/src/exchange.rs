@@ -5,13 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
-use crate::{Books, IdRanges, RecordId, Stored};
+use crate::{Books, IdRanges, RecordId, Stored, Tenant};
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A peer that can be refused and will send again.
     Client,
+    /// As `Client`, and what it sends counts for this tenant.
+    ClientOf(Tenant),
     /// The kernel, which cannot: what finds no room is dropped as `QueueFull`.
     Kernel,
 }
@@ -208,6 +210,8 @@ pub struct Gauges {
     pub closed: [[bool; Class::COUNT]; Signal::COUNT],
     /// Requests that were cut by class since the start.
     pub splits: u64,
+    /// The tenants that hold something or were refused, the others together being one of them.
+    pub tenants: Vec<TenantGauge>,
     /// Where the engine is in its life.
     pub phase: Phase,
     /// One per configured destination.
@@ -257,6 +261,29 @@ pub struct DestinationGauge {
     pub consecutive_failures: u32,
     /// What records it has yet to settle take on disk, in bytes, headers and reserved ones included.
     pub disk_bytes: u64,
+}
+
+/// What one tenant holds at this instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantGauge {
+    /// Its name; `(others)` for those who have no place in the table.
+    pub name: String,
+    /// What its records take, in bytes, headers included where there is a disk.
+    pub held_bytes: u64,
+    /// Its records.
+    pub held_records: u64,
+    /// Requests of it that were refused as `TenantQuota` since it has its place.
+    pub refused: u64,
+}
+
+impl Origin {
+    /// Whose the request is.
+    pub(crate) const fn tenant(self) -> Tenant {
+        match self {
+            Self::ClientOf(tenant) => tenant,
+            Self::Client | Self::Kernel => Tenant::NOBODY,
+        }
+    }
 }
 
 impl Admission {

@@ -37,7 +37,7 @@ impl Pipeline {
         let Request { signal, origin, counts, body } = request;
         let Some(class) = counts.highest() else { return Verdict::Admitted(Admission::nothing()) };
         let occasion = Occasion { unix_ms, signal, origin };
-        if let Some(verdict) = self.turn_away(occasion, &counts) {
+        if let Some(verdict) = self.turn_away(occasion, &counts, body.len() as u64) {
             return verdict;
         }
         if counts.is_mixed() && self.is_under_pressure() {
@@ -75,7 +75,8 @@ impl Pipeline {
         if parts.is_empty() {
             return Verdict::Admitted(Admission::nothing());
         }
-        if let Some(verdict) = self.turn_away(occasion, &counts) {
+        let bytes = parts.iter().map(|part| part.body.len() as u64).sum();
+        if let Some(verdict) = self.turn_away(occasion, &counts, bytes) {
             return verdict;
         }
         let refused = Class::ALL.map(|class| self.is_refused_outright(origin, signal, class));
@@ -158,7 +159,7 @@ impl Pipeline {
             return;
         };
         match as_if.unwrap_or(origin) {
-            Origin::Client => self.books.refuse(entry.signal, &entry.counts, RefuseReason::HardLimit),
+            Origin::Client | Origin::ClientOf(_) => self.books.refuse(entry.signal, &entry.counts, RefuseReason::HardLimit),
             Origin::Kernel => {
                 self.books.receive(entry.signal, &entry.counts);
                 self.books.drop_at_intake(entry.signal, &entry.counts, DropReason::DiskError);
@@ -167,6 +168,7 @@ impl Pipeline {
         if entry.body.is_some() {
             self.space.give_memory(id.class, entry.size());
         }
+        self.tenants.give(entry.tenant, entry.bytes);
         self.space.shares.give(entry.unsettled, u64::from(entry.bytes));
         self.space.give_disk(u64::from(entry.bytes));
         // The id stays unused for ever; it counts as settled so that ranges merge over it.
@@ -177,12 +179,12 @@ impl Pipeline {
         self.is_dirty = true;
     }
 
-    /// Requests that nothing here decides: the engine ends, or no destination takes the signal.
-    fn turn_away(&mut self, occasion: Occasion, counts: &ClassCounts) -> Option<Verdict> {
+    /// Requests that are decided whatever they hold: the engine ends, no destination takes the signal, or the tenant holds its share.
+    fn turn_away(&mut self, occasion: Occasion, counts: &ClassCounts, bytes: u64) -> Option<Verdict> {
         let Occasion { signal, origin, .. } = occasion;
         match (self.phase(), origin) {
             (Phase::Running, _) | (Phase::DrainingInputs, Origin::Kernel) => {}
-            (_, Origin::Client) => return Some(self.refuse(signal, counts, RefuseReason::ShuttingDown, 0)),
+            (_, Origin::Client | Origin::ClientOf(_)) => return Some(self.refuse(signal, counts, RefuseReason::ShuttingDown, 0)),
             (_, Origin::Kernel) => {
                 let mut admission = Admission::nothing();
                 self.shed(signal, counts, DropReason::ForcedShutdown, &mut admission);
@@ -190,10 +192,10 @@ impl Pipeline {
             }
         }
         if self.route(signal) != 0 {
-            return None;
+            return self.is_over_quota(origin.tenant()).then(|| self.refuse(signal, counts, RefuseReason::TenantQuota, bytes));
         }
         match origin {
-            Origin::Client => Some(self.refuse(signal, counts, RefuseReason::Unsupported, 0)),
+            Origin::Client | Origin::ClientOf(_) => Some(self.refuse(signal, counts, RefuseReason::Unsupported, 0)),
             Origin::Kernel => {
                 self.books.receive(signal, counts);
                 self.books.filter(signal, counts);
@@ -205,7 +207,7 @@ impl Pipeline {
 
     /// What of a client found no room closes its door.
     fn close_doors(&mut self, occasion: Occasion, pieces: &[Piece]) {
-        if occasion.origin == Origin::Client {
+        if occasion.origin != Origin::Kernel {
             for piece in pieces.iter().filter(|piece| piece.placement == Placement::Full) {
                 self.close_door(occasion.signal, piece.class);
             }
@@ -230,7 +232,9 @@ impl Pipeline {
         self.refusals += 1;
         let retry_after = match reason {
             RefuseReason::ShuttingDown => jitter::between(SHUTDOWN_PAUSE.0, SHUTDOWN_PAUSE.1, self.refusals),
-            RefuseReason::HardLimit => self.drain.pause(self.now, self.space.excess_bytes().max(bytes), self.refusals),
+            RefuseReason::HardLimit | RefuseReason::TenantQuota => {
+                self.drain.pause(self.now, self.space.excess_bytes().max(bytes), self.refusals)
+            }
             _ => Duration::ZERO,
         };
         Verdict::Refused(Refusal { reason, retry_after })
@@ -247,16 +251,28 @@ impl Pipeline {
     fn take(&mut self, occasion: Occasion, piece: Piece, admission: &mut Admission) {
         let Occasion { unix_ms, signal, origin } = occasion;
         match (piece.placement, origin) {
-            (Placement::Shed, _) | (Placement::Full, Origin::Client) => self.shed(signal, &piece.counts, DropReason::SoftLimit, admission),
+            (Placement::Shed, _) | (Placement::Full, Origin::Client | Origin::ClientOf(_)) => {
+                self.shed(signal, &piece.counts, DropReason::SoftLimit, admission)
+            }
             (Placement::Full, Origin::Kernel) => self.shed(signal, &piece.counts, DropReason::QueueFull, admission),
             (Placement::TooLarge, _) => self.shed(signal, &piece.counts, DropReason::TooLarge, admission),
             (Placement::Memory, _) => {
                 let Piece { class, counts, body, .. } = piece;
                 let id = self.next_id(class);
                 let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
-                let (unsettled, place) = (self.route(signal), Place::Memory);
-                let entry =
-                    Entry { body: Some(body), received_unix_ms: unix_ms, arrived: self.now, counts, bytes, unsettled, signal, place };
+                let (unsettled, place, tenant) = (self.route(signal), Place::Memory, origin.tenant());
+                let entry = Entry {
+                    body: Some(body),
+                    received_unix_ms: unix_ms,
+                    arrived: self.now,
+                    counts,
+                    bytes,
+                    unsettled,
+                    signal,
+                    place,
+                    tenant,
+                };
+                self.tenants.take(tenant, bytes);
                 self.books.receive(signal, &counts);
                 self.hold(id, entry, 0);
             }
@@ -290,7 +306,9 @@ impl Pipeline {
             unsettled,
             signal,
             place: Place::Disk,
+            tenant: origin.tenant(),
         };
+        self.tenants.take(entry.tenant, entry.bytes);
         self.storing.insert(id, Storing { entry, origin, skipped: route & !unsettled });
         admission.persist.push(Persist { id, signal, counts, received_unix_ms: unix_ms, body });
     }

@@ -35,6 +35,10 @@
 //! - The hard limit is one per signal and class: reached when a client's request finds no room and less than a twentieth is left,
 //!   and left when as much is free again; between, clients are refused outright. No limit is left before it was reached for 100 ms,
 //!   so that none changes faster, whatever comes. Without a soft limit (`Config::soft_percent` 100) the hard one alone is kept.
+//! - Tenants, where they are told apart, share the room: as long as less than three quarters of it is used, each may use what the
+//!   others leave; then a tenant that holds its share (the room by the number of tenants that hold something) is refused as
+//!   `TenantQuota`. The room is memory in mode `Memory`, else the fullest share of the disk. At most `Config::tenants_max` have a name,
+//!   the others together are one. What a start finds on disk is nobody's, as is what the kernel gives.
 //! - A mixed request is cut only under pressure: above the soft limit, with a destination failing, or with a backlog on disk.
 //!   Uncut, it counts for the highest class it holds.
 //! - What the kernel gives cannot be refused: without room it is dropped as `QueueFull`. While inputs drain it is still taken,
@@ -87,6 +91,7 @@ mod shutdown;
 mod sorted;
 mod space;
 mod standing;
+mod tenants;
 
 pub use books::{Books, Broken, DestinationBook, DestinationCell, Held, InputCell, KernelBook};
 pub use checkpoint::CHECKPOINT_RANGES_MAX;
@@ -95,10 +100,11 @@ pub use dispatch::SERVER_PAUSE_MAX;
 pub use engine::Pipeline;
 pub use exchange::{
     Admission, Checkpoint, Circuit, DestinationGauge, Gauges, Origin, Outcome, Part, Persist, Phase, Recovered, Refusal, Request, Send,
-    Verdict,
+    TenantGauge, Verdict,
 };
 pub use limit::LIMIT_DWELL;
 pub use ranges::IdRanges;
 pub use record::{DestinationIndex, RecordId, Stored};
 pub use space::RECORD_DISK_BYTES;
 pub use standing::Standing;
+pub use tenants::Tenant;

@@ -14,7 +14,7 @@ use vocabulary::{Class, DropReason};
 use crate::engine::{Entry, Place};
 use crate::expiry::Expiry;
 use crate::moves::DestinationCells;
-use crate::{Books, Checkpoint, IdRanges, Pipeline, RecordId, Recovered, Standing, Stored};
+use crate::{Books, Checkpoint, IdRanges, Pipeline, RecordId, Recovered, Standing, Stored, Tenant};
 
 /// Ids skipped at a start: more than memory-only intake can have used since a checkpoint (`VOLATILE_ALLOWANCE`), even if the
 /// newest checkpoint was lost and an older one counts. So no id is used twice.
@@ -118,6 +118,7 @@ impl Pipeline {
             }
         }
         self.space.take_disk(u64::from(record.bytes), bits);
+        self.tenants.take(Tenant::NOBODY, record.bytes);
         self.keep(record.id, entry);
     }
 
@@ -142,6 +143,7 @@ impl Pipeline {
             return;
         }
         self.space.take_disk(u64::from(record.bytes), bits);
+        self.tenants.take(Tenant::NOBODY, record.bytes);
         self.hold(record.id, entry_of(record, bits), 0);
     }
 
@@ -182,6 +184,7 @@ fn entry_of(record: &Stored, unsettled: u16) -> Entry {
         unsettled,
         signal: record.signal,
         place: Place::Disk,
+        tenant: Tenant::NOBODY,
     }
 }
 

@@ -70,6 +70,12 @@ impl Shares {
         self.held.get(index).map_or(WhenFull::Refuse, |held| held.when_full)
     }
 
+    /// Fill of the fullest share.
+    pub(crate) fn permille(&self) -> u64 {
+        let fullest = self.held.iter().map(|held| held.bytes).max().unwrap_or(0);
+        fullest.saturating_mul(1_000).checked_div(self.bytes_max).unwrap_or(0)
+    }
+
     /// What a destination holds, in bytes.
     pub(crate) fn bytes(&self, index: usize) -> u64 {
         self.held.get(index).map_or(0, |held| held.bytes)

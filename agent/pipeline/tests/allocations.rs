@@ -15,6 +15,8 @@ use vocabulary::{Class, ClassCounts, Signal};
 const WINDOW: usize = 64;
 /// Records held throughout, per class.
 const HELD: usize = 500;
+/// Tenants they come from, by turns.
+const TENANTS: [&str; 3] = ["shop", "bank", "mail"];
 /// Records that pass before counting begins, and while it goes on.
 const WARM: u64 = 20_000;
 const COUNTED: u64 = 50_000;
@@ -45,6 +47,7 @@ impl Flow {
             on_full: OnFull::RefuseIntake,
             max_age: None,
             soft_percent: 90,
+            tenants_max: TENANTS.len(),
             classes: [8, 4, 2, 1].map(|weight| ClassPolicy { weight, reserved_percent: 10 }),
             destinations: vec![destination("primary"), destination("archive")],
         };
@@ -59,8 +62,9 @@ impl Flow {
         self.offered += 1;
         self.now += Duration::from_micros(10);
         let class = Class::ALL.into_iter().cycle().nth(self.offered as usize % Class::COUNT).expect("there are so many");
-        let request =
-            Request { signal: Signal::Traces, origin: Origin::Client, counts: ClassCounts::of(class, 512), body: self.body.clone() };
+        let tenant = TENANTS.into_iter().cycle().nth(self.offered as usize % TENANTS.len());
+        let origin = Origin::ClientOf(self.pipeline.tenant(tenant));
+        let request = Request { signal: Signal::Traces, origin, counts: ClassCounts::of(class, 512), body: self.body.clone() };
         let Verdict::Admitted(admission) = self.pipeline.offer(self.now, 1, request) else { unreachable!("there is room") };
         for record in admission.persist {
             self.pipeline.handle_stored(self.now, record.id);

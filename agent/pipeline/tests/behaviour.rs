@@ -33,6 +33,7 @@ fn config(mode: BufferMode, destinations: &[&str]) -> Config {
         on_full: OnFull::RefuseIntake,
         max_age: None,
         soft_percent: 90,
+        tenants_max: 0,
         classes: [(8, 10), (4, 10), (2, 0), (1, 0)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
         destinations: destinations.iter().map(destination).collect(),
     }

@@ -48,6 +48,8 @@ sometimes! {
     ClientGaveUp = "a client gave up",
     RefusedHardLimit = "a request was refused for want of room",
     RefusedForShare = "a request was refused because the share of the disk of a destination that may lose nothing was full",
+    RefusedTenant = "a request was refused because its tenant held its share",
+    TenantWithoutPlace = "a tenant had no place of its own",
     RefusedShuttingDown = "a request was refused by an agent that ends",
     RefusedTooLarge = "a request was refused as too large",
     Shed = "items were shed and the client told",

@@ -46,6 +46,12 @@ pub(crate) struct Waiter {
 }
 
 impl Request {
+    /// Whose it is: one of five, of which one sends half of all there is.
+    fn tenant(&self) -> String {
+        let number = self.units.first().map_or(0, |unit| unit.number % 8);
+        format!("tenant-{}", number.saturating_sub(3))
+    }
+
     pub(crate) fn of(signal: Signal, units: Vec<Unit>) -> Self {
         Self { signal, units, is_kernel: false, is_probe: false, is_done: false, attempt: 0, admissions: 0 }
     }
@@ -126,7 +132,7 @@ impl World {
     pub(crate) fn take_in(&mut self, number: usize, attempt: u32) {
         let request = &self.requests[number];
         let (signal, body) = (request.signal, encode(&request.units));
-        let origin = if request.is_kernel { Origin::Kernel } else { Origin::Client };
+        let (is_kernel, tenant) = (request.is_kernel, request.tenant());
         let Ok(counts) = otlp::inspect(signal, &body, &Rules::default(), &Limits::default()) else {
             unreachable!("a request that was made here is not well formed")
         };
@@ -135,12 +141,14 @@ impl World {
         let mut disk_bytes = body.len() as u64 + RECORD_DISK_BYTES;
         let Some(process) = &mut self.process else { return };
         self.received_at.extend(request.units.iter().map(|unit| (unit.number, self.now)));
+        let origin = if is_kernel { Origin::Kernel } else { Origin::ClientOf(process.pipeline.tenant(Some(&tenant))) };
         let whole = pipeline::Request { signal, origin, counts, body: body.clone() };
         let mut verdict = process.pipeline.offer(now, unix_ms, whole);
         if verdict == Verdict::Split {
             let Ok(parts) = otlp::split(signal, &body, &Rules::default()) else { unreachable!("a walked body can be cut") };
             let parts: Vec<Part> = parts.into_iter().map(|(class, items, body)| Part { class, items, body }).collect();
             disk_bytes = parts.iter().map(|part| part.body.len() as u64 + RECORD_DISK_BYTES).sum();
+            let origin = if is_kernel { Origin::Kernel } else { Origin::ClientOf(process.pipeline.tenant(Some(&tenant))) };
             verdict = process.pipeline.offer_parts(now, unix_ms, signal, origin, parts);
             self.coverage.note(Sometimes::SplitByClass);
         } else if counts.is_mixed() {
@@ -151,7 +159,7 @@ impl World {
         match verdict {
             Verdict::Split => unreachable!("what is cut is not to be cut again"),
             Verdict::Refused(refusal) => {
-                assert_eq!(origin, Origin::Client, "the kernel was refused");
+                assert!(!is_kernel, "the kernel was refused");
                 crate::tally::add(&mut self.oracle.tally.refused, signal, &counts);
                 self.note_refusal(refusal.reason, refusal.retry_after);
                 self.answer(number, attempt, Answer::Refused(refusal.retry_after));
@@ -165,6 +173,7 @@ impl World {
         let what = match reason {
             RefuseReason::TooLarge => Sometimes::RefusedTooLarge,
             RefuseReason::ShuttingDown => Sometimes::RefusedShuttingDown,
+            RefuseReason::TenantQuota => Sometimes::RefusedTenant,
             _ => Sometimes::RefusedHardLimit,
         };
         self.coverage.note(what);
@@ -266,11 +275,16 @@ impl World {
         self.plan_in(way, Event::Reply { request, attempt, answer });
     }
 
-    fn check_bounds(&self) {
+    fn check_bounds(&mut self) {
         let Some(process) = &self.process else { return };
         let gauges = process.pipeline.gauges();
         let shares = gauges.destinations.iter().map(|destination| destination.disk_bytes);
         assert!(gauges.disk_bytes <= shares.sum(), "something on disk is in nobody's share");
+        let (named_max, tenants) = (self.plan.config.tenants_max, gauges.tenants.len());
+        assert!(tenants <= if named_max == 0 { 0 } else { named_max + 1 }, "{tenants} tenants are told apart");
+        if named_max > 0 && gauges.tenants.iter().any(|tenant| tenant.name == "(others)" && tenant.held_records > 0) {
+            self.coverage.note(Sometimes::TenantWithoutPlace);
+        }
         assert!(
             gauges.memory_bytes <= gauges.memory_bytes_max && gauges.memory_items <= gauges.memory_items_max,
             "memory passed its bound"

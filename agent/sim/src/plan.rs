@@ -118,5 +118,6 @@ fn draw_config(chance: &mut Chance, mode: BufferMode, destinations: u64) -> Conf
         soft_percent: chance.one_of(&[60, 90, 100]),
         classes: Class::ALL.map(|_| ClassPolicy { weight: chance.between(1, 20) as u32, reserved_percent: chance.one_of(&[0, 0, 5, 20]) }),
         destinations: (0..destinations).map(|index| destination(chance, index)).collect(),
+        tenants_max: chance.one_of(&[0, 0, 2]),
     }
 }

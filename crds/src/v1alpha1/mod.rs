@@ -19,8 +19,8 @@ pub use class::{Ceilings, ClassSources, NamespaceRule, Permission, SecretRef, Te
 pub use manifest::{crd, crds, yaml};
 pub use spec::{
     Backpressure, BackpressureMode, ClassRef, Destination, Drain, EbpfSource, Effect, Exposure, Operator, OtlpGrpc, OtlpSource, Placement,
-    Priorities, PriorityClass, ResourceAmounts, Resources, Retry, Sources, TelemetryPipeline, TelemetryPipelineSpec, Toleration, Workload,
-    WorkloadKind,
+    Priorities, PriorityClass, ResourceAmounts, Resources, Retry, Sources, TelemetryPipeline, TelemetryPipelineSpec, Tenants, Toleration,
+    Workload, WorkloadKind,
 };
 pub use status::{
     BufferStatus, Condition, ConfigStatus, DestinationStatus, Effective, QueueStatus, SourceStatus, Summary, TelemetryPipelineStatus,

@@ -179,6 +179,13 @@ pub(super) fn required_is_never_dropped() -> Rule {
     )
 }
 
+pub(super) fn tenants_need_otlp() -> Rule {
+    refuse(
+        "!has(self.tenants) || has(self.sources.otlp)",
+        "tenants is set, but sources.otlp is not: what the kernel gives has no tenant; add sources.otlp, or remove tenants",
+    )
+}
+
 pub(super) fn best_effort_needs_disk() -> Rule {
     refuse(
         "self.buffer.mode != 'Memory' || !self.destinations.exists(d, has(d.delivery) && d.delivery == 'BestEffort')",

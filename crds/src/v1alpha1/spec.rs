@@ -60,7 +60,8 @@ use crate::words;
     validation = rules::memory_below_limit(),
     validation = rules::required_is_never_dropped(),
     validation = rules::best_effort_needs_disk(),
-    validation = rules::retry_deadline_within_age()
+    validation = rules::retry_deadline_within_age(),
+    validation = rules::tenants_need_otlp()
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TelemetryPipelineSpec {
@@ -74,6 +75,9 @@ pub struct TelemetryPipelineSpec {
     /// Order of service and shedding; absent: the defaults of each class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priorities: Option<Priorities>,
+    /// Shares of the room by tenant, so that none takes it from all; absent: tenants are not told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<Tenants>,
     /// Where items wait.
     pub buffer: Buffer,
     /// Where items go.
@@ -261,6 +265,22 @@ pub struct PriorityClass {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub reserved_percent: Option<i32>,
+}
+
+/// How tenants share the room: while there is enough, each may use what the others leave; when it gets scarce, one that holds its equal
+/// share is refused, as `TenantQuota`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tenants {
+    /// The resource attribute that names a request's tenant; absent: `k8s.namespace.name`. A request without it, or with several
+    /// values of it, is one of the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub resource_attribute: Option<String>,
+    /// Most tenants with a share of their own; the others have one together; absent: 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub max: Option<i32>,
 }
 
 /// What happens before memory is full.

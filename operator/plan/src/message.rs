@@ -61,10 +61,10 @@ pub(crate) fn age(milliseconds: u64) -> String {
 #[must_use]
 pub(crate) const fn advice(reason: DropReason) -> &'static str {
     match reason {
-        DropReason::SoftLimit | DropReason::QueueFull | DropReason::Evicted => {
+        DropReason::SoftLimit | DropReason::QueueFull => {
             "raise resources.limits.memory, add buffer.disk, or give the destination more capacity"
         }
-        DropReason::DiskFull => "raise buffer.disk.size, or give the destination more capacity",
+        DropReason::DiskFull | DropReason::Evicted => "raise buffer.disk.size, or give the destination more capacity",
         DropReason::DiskError | DropReason::Corrupt => "look at the agent's log and at the node's disk",
         DropReason::Expired => "look at the destination, or raise buffer.maxAgeSeconds",
         DropReason::RetryExhausted => "look at the destination, or raise its retry.deadlineSeconds",
@@ -73,7 +73,7 @@ pub(crate) const fn advice(reason: DropReason) -> &'static str {
         DropReason::ForcedShutdown | DropReason::DrainDeadline => "raise drain.deadlineSeconds, or use buffer.mode: Mirror",
         DropReason::CrashVolatile => "use buffer.mode: Mirror if what was acknowledged must survive a crash",
         DropReason::VolumeLost => "nothing brings these back; use a medium that outlives pod and node",
-        DropReason::TenantQuota => "raise the tenant's share",
+        DropReason::TenantQuota => "raise buffer.memory.size or buffer.disk.size, or have the tenant send less",
         DropReason::ConfigRemoved => "drain a destination before you remove it",
         DropReason::SourceRotated => "raise the limits of the agent: it reads slower than the files rotate",
     }

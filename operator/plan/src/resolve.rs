@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use budget::{Budget, CPU_DEFAULT_MILLICORES, DRAIN_DEFAULT_SECONDS, Limits, MEMORY_DEFAULT_BYTES};
-use crds::agent::{BufferMode, ClassConfig, Destination, OnFull, Retry};
+use crds::agent::{BufferMode, ClassConfig, Destination, OnFull, Retry, Tenants};
 use crds::conditions::Reason;
 use crds::quantity::{Quantity, QuantityError};
 use crds::v1alpha1::{
@@ -55,6 +55,8 @@ pub struct Resolved {
     pub classes: Vec<ClassConfig>,
     /// The soft limit; 100: none.
     pub soft_percent: u32,
+    /// How tenants are told apart, if they are.
+    pub tenants: Option<Tenants>,
     /// Where items go; in-flight requests are filled in by the solver.
     pub destinations: Vec<Destination>,
     /// Limits and requests of one agent.
@@ -183,6 +185,7 @@ pub fn resolve(gathered: &Gathered<'_>) -> Result<Resolved, Refusal> {
         disk,
         classes: classes(spec)?,
         soft_percent: soft_percent(spec),
+        tenants: spec.tenants.as_ref().map(tenants),
         destinations: spec.destinations.iter().map(destination).collect::<Result<_, _>>()?,
         amounts,
         queue_bytes_wanted: memory,
@@ -395,6 +398,14 @@ fn classes(spec: &TelemetryPipelineSpec) -> Result<Vec<ClassConfig>, Refusal> {
     Ok(differing)
 }
 
+fn tenants(asked: &api::Tenants) -> Tenants {
+    let defaults = Tenants::default();
+    Tenants {
+        resource_attribute: asked.resource_attribute.clone().unwrap_or(defaults.resource_attribute),
+        max: asked.max.map_or(defaults.max, positive),
+    }
+}
+
 fn soft_percent(spec: &TelemetryPipelineSpec) -> u32 {
     let Some(backpressure) = spec.priorities.as_ref().and_then(|priorities| priorities.backpressure.as_ref()) else { return 90 };
     match backpressure.mode {
@@ -502,6 +513,15 @@ pub(crate) mod tests {
         assert_eq!(resolved.disk.as_ref().map(|disk| &disk.place), Some(&Place::HostPath("/var/lib/forebay/0b7c".into())));
         assert_eq!((resolved.soft_percent, resolved.volume()), (90, Volume::Node));
         solve(&resolved).expect("the defaults suffice");
+    }
+
+    #[test]
+    fn tenants_are_told_apart_by_namespace_unless_another_attribute_is_named() {
+        assert_eq!(resolved(node_agents()).expect("it is complete").tenants, None);
+        let tenants = |asked| resolved(with("/tenants", asked)).expect("it is complete").tenants;
+        let by = |attribute: &str, max| Some(Tenants { resource_attribute: attribute.into(), max });
+        assert_eq!(tenants(json!({})), by("k8s.namespace.name", 64));
+        assert_eq!(tenants(json!({"resourceAttribute": "team", "max": 7})), by("team", 7));
     }
 
     #[test]

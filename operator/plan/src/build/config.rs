@@ -55,6 +55,7 @@ fn document(resolved: &Resolved, budget: &Budget, installation: &Installation) -
         },
         classes: resolved.classes.clone(),
         soft_percent: resolved.soft_percent,
+        tenants: resolved.tenants.clone(),
         destinations: resolved
             .destinations
             .iter()
