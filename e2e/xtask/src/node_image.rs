@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Result, bail};
 
 use crate::engine::Engine;
-use crate::places::Places;
+use crate::places::{Places, content_hash};
 use crate::{console, preflight, tools};
 
 /// The newest minor whose kubelet still accepts cgroup v1, with a version that the module proxy has.
@@ -25,8 +25,9 @@ pub(crate) struct NodeImage {
 
 /// The image, ready in the engine.
 pub(crate) fn ensure(places: &Places, engine: &Engine) -> Result<NodeImage> {
-    let built = format!("kindest/node:v{KUBERNETES}");
-    if engine.image_id(places, &built).is_some() && places.stamped(&tree_stamp()) {
+    let pieces = pieces(places)?;
+    let (built, tree) = (format!("kindest/node:v{pieces}"), format!("node-{pieces}"));
+    if engine.image_id(places, &built).is_some() && places.stamped(&tree) {
         console::present("node image", &format!("{built}, built here"));
         return Ok(NodeImage { tag: built, built: true });
     }
@@ -34,7 +35,7 @@ pub(crate) fn ensure(places: &Places, engine: &Engine) -> Result<NodeImage> {
         console::present("node image", &format!("{PULLED}, pulled"));
         return Ok(NodeImage { tag: PULLED.to_owned(), built: false });
     }
-    if !places.stamped(&tree_stamp()) && registry_answers(places, engine) {
+    if !places.stamped(&tree) && registry_answers(places, engine) {
         console::step("node image", "2 min", &format!("pulling {PULLED}"), || {
             engine.docker(places).args(["pull", PULLED]).logged(&places.log("install"))
         })?;
@@ -43,7 +44,7 @@ pub(crate) fn ensure(places: &Places, engine: &Engine) -> Result<NodeImage> {
     if !preflight::is_root() {
         bail!("no registry answers, so the node image must be built, which needs root: run this as root, or pull {PULLED} into Docker");
     }
-    build(places, engine, &built)?;
+    build(places, engine, &built, &tree)?;
     Ok(NodeImage { tag: built, built: true })
 }
 
@@ -57,15 +58,18 @@ pub(crate) fn programs_stamp() -> String {
     format!("binaries-{KUBERNETES}")
 }
 
-fn tree_stamp() -> String {
-    format!("node-{KUBERNETES}")
+/// Which pieces a node is made of: a changed piece makes another node, and an older checkout beside this one keeps its own.
+fn pieces(places: &Places) -> Result<String> {
+    let pieces = ["build-node-tree", "node/entrypoint", "node/systemctl", "node/containerd.toml", "node/pause.c"];
+    let hash = content_hash(&pieces.map(|piece| places.checkout.join("e2e/cluster").join(piece)))?;
+    Ok(format!("{KUBERNETES}-{}", hash.get(..8).unwrap_or(&hash)))
 }
 
 fn registry_answers(places: &Places, engine: &Engine) -> bool {
     engine.reach(places.run("timeout")).args([REGISTRY_SECONDS, "docker", "manifest", "inspect", PULLED]).succeeds()
 }
 
-fn build(places: &Places, engine: &Engine, tag: &str) -> Result<()> {
+fn build(places: &Places, engine: &Engine, tag: &str, tree: &str) -> Result<()> {
     let cache = places.cluster_cache();
     let pieces = places.checkout.join("e2e/cluster");
     let log = places.log("install");
@@ -75,7 +79,7 @@ fn build(places: &Places, engine: &Engine, tag: &str) -> Result<()> {
         "runc",
         "containernetworking-plugins",
         "buildah",
-        "nftables",
+        "iptables",
         "conntrack",
         "debootstrap",
         "jq",
@@ -93,11 +97,11 @@ fn build(places: &Places, engine: &Engine, tag: &str) -> Result<()> {
             places.stamp(&programs_stamp())
         })?;
     }
-    if !places.stamped(&tree_stamp()) {
+    if !places.stamped(tree) {
         console::step("node root file system", "2 min", "Debian, containerd and the control plane's images", || {
             let script = places.run(&pieces.join("build-node-tree").to_string_lossy());
             script.args([cache.as_os_str()]).args([KUBERNETES]).logged(&log)?;
-            places.stamp(&tree_stamp())
+            places.stamp(tree)
         })?;
     }
     console::step("node image", "20 s", "imported into Docker", || {
