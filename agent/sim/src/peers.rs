@@ -168,7 +168,7 @@ impl World {
         let Some(Flight { destination, id }) = process.flights.remove(&flight) else { return };
         let in_flight = |pipeline: &Pipeline| pipeline.gauges().destinations[destination].in_flight;
         let (on_its_way, held) = (in_flight(&process.pipeline), held(&process.pipeline, destination));
-        let rejected = dropped(&process.pipeline, DropReason::Rejected);
+        let [rejected, expired] = [DropReason::Rejected, DropReason::Expired].map(|reason| dropped(&process.pipeline, reason));
         process.pipeline.handle_outcome(now, DestinationIndex(destination as u8), id, outcome);
         assert!(outcome != Outcome::Unreadable, "{id:?} cannot be read back, and no byte of it was damaged");
         if in_flight(&process.pipeline) == on_its_way {
@@ -176,10 +176,12 @@ impl World {
             // What neither memory nor disk could keep was given up before the answer came; the books say so.
             return self.oracle.note_landed(destination, id, true);
         }
-        let is_settled = self::held(&process.pipeline, destination) < held;
         let may_wait = matches!(outcome, Outcome::Retry { .. } | Outcome::Failed | Outcome::LocalFault);
-        assert!(is_settled || may_wait, "{id:?} is held after {outcome:?}");
         let is_rejected = outcome == Outcome::Failed && dropped(&process.pipeline, DropReason::Rejected) > rejected;
+        // Where others became too old in the same call, what is held no more may have been theirs.
+        let may_be_others = may_wait && !is_rejected && dropped(&process.pipeline, DropReason::Expired) > expired;
+        let is_settled = self::held(&process.pipeline, destination) < held && !may_be_others;
+        assert!(is_settled || may_wait, "{id:?} is held after {outcome:?}");
         self.oracle.note_landed(destination, id, is_settled);
         if is_rejected {
             self.coverage.note(Sometimes::FailureRejected);
