@@ -160,6 +160,8 @@ pub struct Recovered {
     pub checkpoint: Option<Checkpoint>,
     /// Whole, valid records, ascending per class.
     pub stored: Vec<Stored>,
+    /// Per class, a sequence above every one that the disk tells, in damaged records too. It counts beside the checkpoint's.
+    pub next_sequence: [u64; Class::COUNT],
     /// What the wall clock says at the start, for the age of those records; with 0 they are as old as the process. The spool, which
     /// has no clock, leaves it to its owner.
     pub unix_ms: u64,

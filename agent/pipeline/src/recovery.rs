@@ -35,9 +35,9 @@ enum Known {
 
 impl Pipeline {
     pub(crate) fn recover(&mut self, recovered: Recovered) {
-        let Recovered { checkpoint, stored, unix_ms } = recovered;
+        let Recovered { checkpoint, stored, next_sequence, unix_ms } = recovered;
         self.expiry = Expiry::new(self.config.max_age, unix_ms);
-        let next = first_free(checkpoint.as_ref(), &stored);
+        let next = first_free(checkpoint.as_ref(), &stored, next_sequence);
         let mut fresh = Vec::new();
         if let Some(checkpoint) = checkpoint {
             let mut expected = self.adopt_books(&checkpoint);
@@ -161,10 +161,13 @@ impl Pipeline {
 }
 
 /// Per class, the first id that no process can have used.
-fn first_free(checkpoint: Option<&Checkpoint>, stored: &[Stored]) -> [u64; Class::COUNT] {
+fn first_free(checkpoint: Option<&Checkpoint>, stored: &[Stored], seen: [u64; Class::COUNT]) -> [u64; Class::COUNT] {
     let mut next = checkpoint.map_or([1; Class::COUNT], |checkpoint| checkpoint.next_sequence);
-    if checkpoint.is_none() && stored.is_empty() {
+    if checkpoint.is_none() && stored.is_empty() && seen.iter().all(|&seen| seen <= 1) {
         return next;
+    }
+    for (next, seen) in next.iter_mut().zip(seen) {
+        *next = (*next).max(seen);
     }
     for record in stored {
         if let Some(next) = next.get_mut(record.id.class.index()) {

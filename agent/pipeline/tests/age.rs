@@ -175,7 +175,7 @@ impl World {
         self.disk.retain(|id, _| !released[id.class.index()].contains(id.sequence));
         (self.now, self.started) = (self.now + away, self.now + away);
         let stored = self.disk.values().cloned().collect();
-        let recovered = Recovered { checkpoint: Some(checkpoint), stored, unix_ms: BEGIN + self.now };
+        let recovered = Recovered { checkpoint: Some(checkpoint), stored, unix_ms: BEGIN + self.now, ..Recovered::default() };
         self.engine = Pipeline::new(config(self.mode), Some(recovered));
         self.engine.poll_phase(self.engine_now());
         let on_their_way = self.records.values_mut().flat_map(|known| &mut known.states).filter(|state| **state == State::InFlight);

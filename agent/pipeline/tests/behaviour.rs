@@ -552,6 +552,15 @@ fn what_memory_held_in_a_crash_is_counted_and_bounded_and_no_id_is_used_twice() 
 }
 
 #[test]
+fn an_id_that_only_damaged_bytes_tell_is_not_given_again() {
+    let recovered = Recovered { next_sequence: [1, 1, 78, 1], ..Recovered::default() };
+    let mut engine = Pipeline::new(config(BufferMode::Mirror, &["only"]), Some(recovered));
+    put(&mut engine, Class::Normal, 100);
+    let given = engine.poll_send(Duration::ZERO, FIRST).unwrap().id.sequence;
+    assert!(given >= 78, "{given}");
+}
+
+#[test]
 fn recovery_tells_settled_held_new_and_missing_records_apart() {
     let mut engine = Pipeline::new(config(BufferMode::Mirror, &["only"]), None);
     for _ in 0..3 {

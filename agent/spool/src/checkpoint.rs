@@ -3,8 +3,10 @@
 //! What each field holds stands in `page`, and in docs/format.md, which is made of it. Anything may follow the body: a slot never
 //! shrinks, so that on a full disk it is written over blocks it already has.
 //!
-//! A slot whose writer knew fewer signals, classes or reasons is read with zeros for the others; one whose writer knew more is a
-//! newer release's and is left alone. Lengths are checked against what is there before anything is allocated.
+//! A slot whose writer knew fewer signals, classes or reasons is read with zeros for the others. What a writer counted under reasons
+//! that were added since is read as the last reason of its list that this release knows: the sums hold, and a rollback goes on. More
+//! signals or classes make a slot a newer release's, for its records could not be read either. Lengths are checked against what is
+//! there before anything is allocated.
 
 use pipeline::{Books, Checkpoint, DestinationBook, DestinationCell, Held, IdRanges, InputCell, KernelBook};
 use vocabulary::{Class, DropReason, LossReason, RefuseReason, Signal};
@@ -38,7 +40,8 @@ pub(crate) struct SlotHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unusable {
     Broken,
-    Newer,
+    /// A newer release's, of this format version.
+    Newer(u16),
 }
 
 /// The whole content of a slot.
@@ -71,8 +74,9 @@ pub(crate) fn decode_slot_header(bytes: &[u8]) -> Result<SlotHeader, Unusable> {
     if fields.take() != Some(MAGIC) {
         return Err(Unusable::Broken);
     }
-    if fields.u16() != Some(VERSION) {
-        return Err(Unusable::Newer);
+    match fields.u16() {
+        Some(VERSION) => {}
+        version => return Err(Unusable::Newer(version.unwrap_or_default())),
     }
     let header = (|| {
         fields.u16()?;
@@ -90,7 +94,7 @@ pub(crate) fn decode_slot_body(header: &SlotHeader, body: &[u8]) -> Result<Check
     let mut fields = Fields(body);
     let known = Known::decode(&mut fields).ok_or(Unusable::Broken)?;
     if known.exceeds_ours() {
-        return Err(Unusable::Newer);
+        return Err(Unusable::Newer(VERSION));
     }
     decode_body(&mut fields, &known).ok_or(Unusable::Broken)
 }
@@ -118,8 +122,7 @@ impl Known {
     }
 
     fn exceeds_ours(&self) -> bool {
-        let theirs = [self.signals, self.classes, self.drops, self.refusals, self.losses];
-        theirs.iter().zip(Self::OURS).any(|(&theirs, ours)| theirs > ours)
+        self.signals > Signal::COUNT || self.classes > Class::COUNT
     }
 }
 
@@ -230,10 +233,12 @@ fn destination(fields: &mut Fields<'_>, known: &Known) -> Option<DestinationBook
     Some(DestinationBook { name, cells, attempts })
 }
 
+/// As many numbers as were written; those beyond the last that is known are added to it.
 fn numbers<const N: usize>(fields: &mut Fields<'_>, written: usize) -> Option<[u64; N]> {
-    let mut numbers = [0; N];
-    for number in numbers.get_mut(..written)? {
-        *number = fields.u64()?;
+    let mut numbers = [0_u64; N];
+    for position in 0..written {
+        let number = numbers.get_mut(position.min(N.saturating_sub(1)))?;
+        *number = number.saturating_add(fields.u64()?);
     }
     Some(numbers)
 }

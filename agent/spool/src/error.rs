@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use pipeline::RecordId;
 
-/// Opening failed. The content of a directory is never the cause, except when the directory is another pipeline's.
+/// Opening failed. The content of a directory is never the cause, except when it is another pipeline's or a newer release's.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process uses the directory.
@@ -16,7 +16,18 @@ pub enum OpenError {
         /// Process id and host as the owner wrote them.
         owner: String,
     },
-    /// The directory holds the records of another pipeline, or of a newer release; nothing in it was touched.
+    /// A file is of a format that this release does not know: what it could make of the rest would be wrong, and what it wrote would
+    /// be over what the newer one needs. Nothing in the directory was touched.
+    #[error(
+        "{path} was written by a newer release, in format version {version}: run that release or a newer one, or move the directory away"
+    )]
+    NewerVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version it has.
+        version: u16,
+    },
+    /// The directory holds the records of another pipeline; nothing in it was touched.
     #[error("{directory} belongs to {found:?}, not to {expected:?}: choose another directory, or move this one away")]
     ForeignBuffer {
         /// The directory.

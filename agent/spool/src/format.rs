@@ -60,8 +60,13 @@ pub(crate) struct SegmentId {
 /// What the first bytes of a segment say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SegmentHeader {
-    /// With the version it was written in.
-    Known(SegmentId, u16),
+    Known {
+        id: SegmentId,
+        /// In which it was written.
+        version: u16,
+        /// Of the record for which the segment was begun.
+        first_sequence: u64,
+    },
     /// Whole, and written by a release that knows more.
     Newer(u16),
     /// Not a header, or a damaged one.
@@ -189,7 +194,8 @@ fn checked_segment_header(bytes: &[u8]) -> Option<SegmentHeader> {
     let class = Class::from_code(fields.u8()?)?;
     fields.take::<3>()?;
     let buffer = fields.take()?;
-    Some(SegmentHeader::Known(SegmentId { buffer, class, creation: fields.u64()? }, version))
+    let id = SegmentId { buffer, class, creation: fields.u64()? };
+    Some(SegmentHeader::Known { id, version, first_sequence: fields.u64()? })
 }
 
 /// How many bytes a record with this body takes, padding included.

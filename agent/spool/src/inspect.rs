@@ -243,7 +243,7 @@ impl Inspection {
             match found {
                 None => {}
                 Some(Err(Unusable::Broken)) => self.report(name, bytes, DamageKind::Checkpoint),
-                Some(Err(Unusable::Newer)) => self.report(name, bytes, DamageKind::NewerVersion),
+                Some(Err(Unusable::Newer(_))) => self.report(name, bytes, DamageKind::NewerVersion),
                 Some(Ok((header, _))) if self.buffer.is_some_and(|buffer| buffer != header.buffer) => {
                     self.report(name, bytes, DamageKind::Foreign);
                 }
@@ -288,12 +288,12 @@ impl Inspection {
         file.read_at(&mut header, 0).map_err(failed)?;
         let bytes = file.bytes().map_err(failed)?;
         let (id, is_header_whole) = match decode_segment_header(&header) {
-            SegmentHeader::Known(id, _) if self.buffer.is_none_or(|buffer| buffer == id.buffer) => {
+            SegmentHeader::Known { id, .. } if self.buffer.is_none_or(|buffer| buffer == id.buffer) => {
                 self.buffer = Some(id.buffer);
                 (id, true)
             }
             SegmentHeader::Broken => (SegmentId { buffer: self.buffer.unwrap_or_default(), class, creation }, false),
-            SegmentHeader::Known(..) => {
+            SegmentHeader::Known { .. } => {
                 self.report(&listed.name, bytes, DamageKind::Foreign);
                 return Ok(());
             }

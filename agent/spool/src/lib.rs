@@ -19,7 +19,7 @@
 //!
 //! **What holds.** A record is all there or not there. After `commit` returned it survives the loss of power, and is readable. A commit
 //! that fails stores nothing of its group. A checkpoint is the last one written or, after a crash in `write_checkpoint`, that one or
-//! the one before. Opening succeeds on any content and twice gives the same; a damaged byte costs the record it lies in, is reported,
+//! the one before. Opening succeeds on any content but a newer release's, which is left untouched, and twice gives the same; a damaged byte costs the record it lies in, is reported,
 //! and is never delivered. A full disk refuses appends, not reads, and heals by itself.
 //!
 //! **Room.** A segment is preallocated, so a full disk shows when one begins. The log begins none that would leave less free than 5 % of
@@ -149,8 +149,8 @@ impl Spool {
     /// Creates the directory if need be (mode 0700), locks it and recovers what it holds.
     ///
     /// # Errors
-    /// If another process holds the lock, if the directory belongs to another pipeline, or if the disk fails; never because of
-    /// what the files contain.
+    /// If another process holds the lock, if the directory belongs to another pipeline or a file in it to a newer release, or if the
+    /// disk fails; never because of what else the files contain.
     pub fn open(directory: &Path, options: Options) -> Result<(Self, Recovery), OpenError> {
         let segment_bytes = options.segment_bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
         let storage = files::Directory::lock(directory, &options.host)?;

@@ -117,7 +117,7 @@ pub fn format_page() -> String {
     page.push_str(
         "# The format of the disk log\n\nMade by `cargo xtask gen` from `agent/spool/src/page.rs`, which is where to change it. What the \
          format is good for stands in\n[durability.md](durability.md).\n\nAll numbers are little-endian, all checksums CRC-32C. A release \
-         reads every version up to its own, and leaves what a newer one wrote untouched.\n",
+         reads every version up to its own, and opens no directory in which a newer one wrote: it names the file and leaves all as it is.\n",
     );
     files(&mut page);
     segments(&mut page);
@@ -198,7 +198,8 @@ fn checkpoint_body(page: &mut String) {
     }
     page.push_str(
         "\nA name is its length in 2 bytes and UTF-8. Ranges are their count in 4 bytes, then first and last of each, 8 bytes each. What a \
-         writer did\nnot know is read as zero; one that knew more is a newer release's. Anything may follow the body: a slot never shrinks.\n",
+         writer did\nnot know is read as zero. What it counted under reasons that the reader does not know is read as the last one of their list that it \
+         does;\nmore signals or classes make the slot a newer release's. Anything may follow the body: a slot never shrinks.\n",
     );
 }
 

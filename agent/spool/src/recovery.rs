@@ -1,7 +1,7 @@
 //! Turns whatever a directory holds into a log that goes on. It needs no free space, may be cut off anywhere and started again, and
-//! no content makes it fail. What it decides, in this order:
+//! no content but a newer release's makes it fail. What it decides, in this order:
 //!
-//! 1. *Whose directory?* Another pipeline's, or a newer release's, is refused untouched.
+//! 1. *Whose directory?* Another pipeline's is refused untouched, and so is one with a file of a newer release's format.
 //! 2. *Which checkpoint?* The one of the higher generation whose checksums hold.
 //! 3. *Which segments?* This buffer's; a segment with a damaged header is known by its name, and its records prove it.
 //! 4. *Which records?* See `sweep`.
@@ -23,7 +23,7 @@ use crate::log::{Log, Parts, SET_ASIDE, evidence_bytes_max};
 use crate::points::reach;
 use crate::slots::{SLOT_NAMES, Slot, Slots, read_slot};
 use crate::storage::{Listed, Storage, StorageFile};
-use crate::sweep::sweep_class;
+use crate::sweep::{highest_sequence, sweep_class};
 
 /// What a slot held; none if it was never written.
 type FoundSlot = Option<Result<(SlotHeader, Checkpoint), Unusable>>;
@@ -42,6 +42,8 @@ pub(crate) struct Survey<'a, S> {
     damage_unlisted: u64,
     other_bytes: u64,
     next_creation: u64,
+    /// Per class, the highest sequence that anything outside the log's segments tells.
+    highest: [u64; Class::COUNT],
 }
 
 /// A segment whose records are to be looked for.
@@ -52,6 +54,8 @@ pub(crate) struct Candidate<F> {
     pub(crate) bytes: u64,
     /// None if the header cannot be read.
     pub(crate) version: Option<u16>,
+    /// What the header says of its first record.
+    pub(crate) first_sequence: u64,
 }
 
 /// Opens what a storage holds. `fresh` names the buffer if there is none yet.
@@ -64,6 +68,7 @@ pub(crate) fn open<S: Storage>(storage: S, pipeline: &str, fresh: BufferId, limi
         damage_unlisted: 0,
         other_bytes: 0,
         next_creation: 1,
+        highest: [0; Class::COUNT],
     };
     let identity = survey.read_identity(&listed, pipeline)?;
     let (slots, found) = survey.read_slots(&listed)?;
@@ -71,7 +76,7 @@ pub(crate) fn open<S: Storage>(storage: S, pipeline: &str, fresh: BufferId, limi
     reach("recovery.identified");
     let (slots, mut checkpoint) = survey.choose_slot(slots, found, buffer)?;
     reach("recovery.chosen");
-    survey.trim_evidence(&listed)?;
+    survey.trim_evidence(&listed, buffer)?;
     let mut by_class: [Vec<Candidate<S::File>>; Class::COUNT] = Default::default();
     for candidate in candidates {
         if let Some(class) = by_class.get_mut(candidate.id.class.index()) {
@@ -80,12 +85,15 @@ pub(crate) fn open<S: Storage>(storage: S, pipeline: &str, fresh: BufferId, limi
     }
     let mut segments: [Vec<Arc<Segment<S::File>>>; Class::COUNT] = Default::default();
     let mut tails = [const { None }; Class::COUNT];
-    let mut stored = Vec::new();
+    let (mut stored, mut next_sequence) = (Vec::new(), [1; Class::COUNT]);
     for (((class, candidates), segments), tail) in Class::ALL.into_iter().zip(by_class).zip(&mut segments).zip(&mut tails) {
         let swept = sweep_class(&mut survey, class, candidates, checkpoint.as_mut())?;
         *segments = swept.segments;
         *tail = swept.tail;
         stored.extend(swept.stored);
+        if let Some(next) = next_sequence.get_mut(class.index()) {
+            *next = swept.highest.saturating_add(1);
+        }
     }
     reach("recovery.swept");
     let room = Room::open(&storage, &listed, limits).map_err(|source| OpenError::Repair { path: storage.path(""), source })?;
@@ -93,7 +101,8 @@ pub(crate) fn open<S: Storage>(storage: S, pipeline: &str, fresh: BufferId, limi
     storage.sync_directory().map_err(|source| OpenError::Sync { path: storage.path(""), source })?;
     let Survey { damage, damage_unlisted, other_bytes, next_creation, .. } = survey;
     let log = Log::new(Parts { storage, buffer, room, segments, tails, next_creation, slots, other_bytes });
-    Ok((log, Recovery { recovered: pipeline::Recovered { checkpoint, stored, ..pipeline::Recovered::default() }, damage, damage_unlisted }))
+    let recovered = pipeline::Recovered { checkpoint, stored, next_sequence, ..pipeline::Recovered::default() };
+    Ok((log, Recovery { recovered, damage, damage_unlisted }))
 }
 
 impl<S: Storage> Survey<'_, S> {
@@ -119,6 +128,10 @@ impl<S: Storage> Survey<'_, S> {
         move |source| OpenError::Repair { path, source }
     }
 
+    fn newer(&self, name: &str, version: u16) -> OpenError {
+        OpenError::NewerVersion { path: self.storage.path(name), version }
+    }
+
     /// Takes a file out of the log and keeps it as evidence.
     pub(crate) fn set_aside(&mut self, name: &str, bytes: u64) -> Result<(), OpenError> {
         self.other_bytes += bytes;
@@ -137,7 +150,7 @@ impl<S: Storage> Survey<'_, S> {
         let expected = identity::kept(pipeline);
         let foreign = |found| Err(OpenError::ForeignBuffer { directory: self.storage.path(""), found, expected: expected.to_owned() });
         match identity::decode(&content) {
-            Identity::Newer(version) => foreign(format!("a newer release (format version {version})")),
+            Identity::Newer(version) => Err(self.newer(IDENTITY_NAME, version)),
             Identity::Known { pipeline: found, .. } if found != expected => foreign(found),
             Identity::Known { buffer, .. } => Ok(Some(buffer)),
             Identity::Broken => Ok(None),
@@ -153,7 +166,7 @@ impl<S: Storage> Survey<'_, S> {
             let found = read_slot(&file).map_err(self.read_error(name))?;
             match found {
                 Some(Err(Unusable::Broken)) => self.report_file(listed, DamageKind::Checkpoint),
-                Some(Err(Unusable::Newer)) => self.report_file(listed, DamageKind::NewerVersion),
+                Some(Err(Unusable::Newer(version))) => return Err(self.newer(name, version)),
                 Some(Ok(_)) | None => {}
             }
             // The name counts as durable because opening ends with a sync of the directory.
@@ -184,7 +197,7 @@ impl<S: Storage> Survey<'_, S> {
         }
         let in_slots: Vec<BufferId> = slots.iter().flatten().flatten().map(|(header, _)| header.buffer).collect();
         let in_segments = opened.iter().filter_map(|(_, header)| match header {
-            SegmentHeader::Known(id, _) => Some(id.buffer),
+            SegmentHeader::Known { id, .. } => Some(id.buffer),
             SegmentHeader::Newer(_) | SegmentHeader::Broken => None,
         });
         let named: Vec<BufferId> = in_slots.iter().copied().chain(in_segments).collect();
@@ -214,19 +227,23 @@ impl<S: Storage> Survey<'_, S> {
         file.read_at(&mut header, 0).map_err(self.read_error(&listed.name))?;
         let bytes = file.bytes().map_err(self.read_error(&listed.name))?;
         let id = SegmentId { buffer: BufferId::default(), class, creation };
-        let candidate = Candidate { name: listed.name.clone(), id, file, bytes, version: None };
-        Ok(Some((candidate, decode_segment_header(&header))))
+        let candidate = Candidate { name: listed.name.clone(), id, file, bytes, version: None, first_sequence: 0 };
+        match decode_segment_header(&header) {
+            // Whosever it is: where its header names the buffer is not known.
+            SegmentHeader::Newer(version) => Err(self.newer(&listed.name, version)),
+            header => Ok(Some((candidate, header))),
+        }
     }
 
     fn admit(&mut self, candidate: Candidate<S::File>, header: SegmentHeader, buffer: BufferId) -> Option<Candidate<S::File>> {
         let kind = match header {
             // The header is believed before the name: two files whose names were exchanged still deliver.
-            SegmentHeader::Known(id, version) if id.buffer == buffer => {
+            SegmentHeader::Known { id, version, first_sequence } if id.buffer == buffer => {
                 self.next_creation = self.next_creation.max(id.creation.saturating_add(1));
-                return Some(Candidate { id, version: Some(version), ..candidate });
+                return Some(Candidate { id, version: Some(version), first_sequence, ..candidate });
             }
             SegmentHeader::Broken => return Some(Candidate { id: SegmentId { buffer, ..candidate.id }, ..candidate }),
-            SegmentHeader::Known(..) => DamageKind::Foreign,
+            SegmentHeader::Known { .. } => DamageKind::Foreign,
             SegmentHeader::Newer(_) => DamageKind::NewerVersion,
         };
         self.other_bytes += candidate.bytes;
@@ -287,12 +304,13 @@ impl<S: Storage> Survey<'_, S> {
         Ok((Slots::new(second, first, generation.unwrap_or_default()), checkpoint))
     }
 
-    /// Evidence of earlier damage, oldest first, goes when it exceeds its bound.
-    fn trim_evidence(&mut self, listed: &[Listed]) -> Result<(), OpenError> {
+    /// Evidence of earlier damage, oldest first, goes when it exceeds its bound. The ids it tells were given once.
+    fn trim_evidence(&mut self, listed: &[Listed], buffer: BufferId) -> Result<(), OpenError> {
         let mut evidence: Vec<&Listed> = listed.iter().filter(|listed| listed.is_file && listed.name.ends_with(SET_ASIDE)).collect();
         evidence.sort_by(|one, other| other.name.cmp(&one.name));
         let mut kept_bytes = 0;
         for listed in evidence {
+            self.note_evidence(listed, buffer)?;
             if kept_bytes + listed.bytes > evidence_bytes_max(self.segment_bytes) {
                 self.storage.remove(&listed.name).map_err(self.repair_error(&listed.name))?;
             } else {
@@ -301,5 +319,29 @@ impl<S: Storage> Survey<'_, S> {
         }
         self.other_bytes += kept_bytes;
         Ok(())
+    }
+
+    fn note_evidence(&mut self, listed: &Listed, buffer: BufferId) -> Result<(), OpenError> {
+        let Some((class, creation)) = parse_segment_name(listed.name.trim_end_matches(SET_ASIDE)) else { return Ok(()) };
+        let mut highest = 0;
+        if let Some((candidate, header)) = self.open_segment(listed, class, creation)? {
+            let by_name = SegmentId { buffer, ..candidate.id };
+            let candidate = match header {
+                SegmentHeader::Known { id, first_sequence, .. } => Candidate { id, first_sequence, ..candidate },
+                SegmentHeader::Newer(_) | SegmentHeader::Broken => Candidate { id: by_name, ..candidate },
+            };
+            if candidate.id.buffer == buffer {
+                highest = highest_sequence(&candidate).map_err(self.read_error(&listed.name))?;
+            }
+        }
+        if let Some(known) = self.highest.get_mut(class.index()) {
+            *known = (*known).max(highest);
+        }
+        Ok(())
+    }
+
+    /// The highest sequence of a class that the evidence tells.
+    pub(crate) fn highest_in_evidence(&self, class: Class) -> u64 {
+        self.highest.get(class.index()).copied().unwrap_or_default()
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct SweptClass<F> {
     pub(crate) tail: Option<Tail<F>>,
     /// Ascending, each id once.
     pub(crate) stored: Vec<Stored>,
+    /// Highest sequence that the directory tells, in damaged records, footers and evidence too.
+    pub(crate) highest: u64,
 }
 
 /// What one segment holds.
@@ -77,12 +79,13 @@ pub(crate) fn sweep_class<S: Storage>(
     found.dedup_by_key(|(_, entry, _)| entry.sequence);
     let known_found = found.iter().filter(|(_, entry, _)| known.contains(entry.sequence)).count() as u64;
     let is_missing = known.iter().map(|(first, last)| (last - first).saturating_add(1)).fold(0, u64::saturating_add) > known_found;
-    let highest = sweeps.iter().map(|(_, swept)| swept.highest).max().unwrap_or(0);
+    let highest = sweeps.iter().map(|(candidate, swept)| swept.highest.max(candidate.first_sequence)).max().unwrap_or(0);
+    let highest = highest.max(survey.highest_in_evidence(class));
     if let Some(next) = checkpoint.and_then(|checkpoint| checkpoint.next_sequence.get_mut(class.index())) {
         *next = (*next).max(highest.saturating_add(1));
     }
 
-    let mut class_log = SweptClass { segments: Vec::new(), tail: None, stored: Vec::new() };
+    let mut class_log = SweptClass { segments: Vec::new(), tail: None, stored: Vec::new(), highest };
     let mut by_holder: Vec<Vec<(Entry, &Stored)>> = sweeps.iter().map(|_| Vec::new()).collect();
     for (holder, entry, stored) in &found {
         by_holder.get_mut(*holder).into_iter().for_each(|records| records.push((*entry, stored)));
@@ -113,8 +116,29 @@ fn sweep_segment<F: StorageFile>(candidate: &Candidate<F>, known: &IdRanges, has
             let highest = records.iter().map(|(entry, _)| entry.sequence).max().unwrap_or(0);
             Ok(Swept { records, highest, whole_end: bytes, is_sealed: true, ..Swept::default() })
         }
-        None => walk_segment(candidate, known),
+        None => {
+            let swept = walk_segment(candidate, known)?;
+            // Where a header cannot be read, the footer may still tell which id it had.
+            Ok(Swept { highest: swept.highest.max(highest_in_footer(candidate)?), ..swept })
+        }
     }
+}
+
+/// The highest sequence that a file tells: its header, the headers of its records, or its footer.
+pub(crate) fn highest_sequence<F: StorageFile>(candidate: &Candidate<F>) -> std::io::Result<u64> {
+    let mut highest = highest_in_footer(candidate)?.max(candidate.first_sequence);
+    let mut scanner = Scanner::new(&candidate.file, candidate.id.seed(), candidate.bytes);
+    while let Some(found) = scanner.next()? {
+        if let Found::Record { header, .. } = found {
+            highest = highest.max(header.sequence);
+        }
+    }
+    Ok(highest)
+}
+
+fn highest_in_footer<F: StorageFile>(candidate: &Candidate<F>) -> std::io::Result<u64> {
+    let rows = read_footer(&candidate.file, candidate.id.class, candidate.id.seed(), candidate.bytes)?;
+    Ok(rows.iter().flatten().map(|(entry, _)| entry.sequence).max().unwrap_or(0))
 }
 
 fn walk_segment<F: StorageFile>(candidate: &Candidate<F>, known: &IdRanges) -> std::io::Result<Swept> {
@@ -179,7 +203,7 @@ fn repair<S: Storage>(
     swept: Swept,
     may_be_torn: bool,
 ) -> Result<Option<Arc<Segment<S::File>>>, OpenError> {
-    let Candidate { name, id, file, bytes, version } = candidate;
+    let Candidate { name, id, file, bytes, version, .. } = candidate;
     let is_header_whole = version.is_some();
     let has_records = swept.whole_end > SEGMENT_HEADER_BYTES as u64;
     if !is_header_whole && !has_records {

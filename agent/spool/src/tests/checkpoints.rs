@@ -2,13 +2,15 @@
 
 use pipeline::{Checkpoint, DestinationBook, DestinationCell, Held, IdRanges, InputCell, KernelBook};
 use proptest::prelude::*;
-use vocabulary::DropReason;
+use vocabulary::{Class, DropReason, RefuseReason, Signal};
 
-use super::{BUFFER, checkpoint, empty_books, none_settled, open};
+use super::{BUFFER, PIPELINE, checkpoint, empty_books, none_settled, open};
 use crate::checkpoint::{SLOT_HEADER_BYTES, Unusable, decode_slot_body, decode_slot_header, encode_slot};
 use crate::damage::DamageKind;
-use crate::error::CommitError;
+use crate::error::{CommitError, OpenError};
+use crate::log::room::Limits;
 use crate::model::ModelDisk;
+use crate::recovery;
 
 /// `full()` as generation 9 of the slot; written once and kept for ever.
 const VERSION_1: &[u8] = include_bytes!("fixtures/version-1.checkpoint");
@@ -87,15 +89,62 @@ fn a_flipped_bit_or_a_cut_makes_a_slot_unusable() {
 }
 
 #[test]
-fn a_slot_whose_writer_knew_a_reason_more_is_a_newer_releases() {
+fn a_slot_whose_writer_knew_a_class_more_or_another_format_is_a_newer_releases() {
     let mut slot = encode_slot(BUFFER, 1, &full());
-    slot[SLOT_HEADER_BYTES + 2] = DropReason::COUNT as u8 + 1;
+    slot[SLOT_HEADER_BYTES + 1] = Class::COUNT as u8 + 1;
     seal(&mut slot);
-    assert_eq!(decode(&slot), Err(Unusable::Newer));
+    assert_eq!(decode(&slot), Err(Unusable::Newer(1)));
     let mut slot = encode_slot(BUFFER, 1, &full());
     slot[8] = 2;
     seal(&mut slot);
-    assert_eq!(decode(&slot), Err(Unusable::Newer));
+    assert_eq!(decode(&slot), Err(Unusable::Newer(2)));
+}
+
+#[test]
+fn what_a_writer_counted_under_a_reason_added_since_is_counted_under_the_last_one_that_is_known() {
+    let mut known = checkpoint(1, none_settled(), none_settled());
+    (known.books.destinations, known.settled) = (Vec::new(), Vec::new());
+    known.books.inputs[1][2].dropped[DropReason::COUNT - 1] = 5;
+    let slot = encode_slot(BUFFER, 1, &known);
+    let (before_cells, cell_bytes) =
+        (SLOT_HEADER_BYTES + 5 + 4 * 8 + 8 * Class::COUNT + 4 * Class::COUNT, 8 * (3 + RefuseReason::COUNT + DropReason::COUNT));
+    let (cells, rest) = slot[before_cells..].split_at(Signal::COUNT * Class::COUNT * cell_bytes);
+    // A cell ends with the items dropped by reason.
+    let mut newer = slot[..before_cells].to_vec();
+    newer[SLOT_HEADER_BYTES + 2] += 1;
+    for cell in cells.chunks(cell_bytes) {
+        newer.extend_from_slice(cell);
+        newer.extend_from_slice(&7_u64.to_le_bytes());
+    }
+    newer.extend_from_slice(rest);
+    let length = (newer.len() - SLOT_HEADER_BYTES) as u32;
+    newer[12..16].copy_from_slice(&length.to_le_bytes());
+    seal(&mut newer);
+    let read = decode(&newer).unwrap();
+    assert_eq!(read.books.inputs[1][2].dropped[DropReason::COUNT - 1], 5 + 7);
+    assert_eq!(read.books.inputs[0][0].dropped.iter().sum::<u64>(), 7);
+    assert_eq!((read.books.kernel, read.next_sequence), (known.books.kernel, known.next_sequence));
+}
+
+#[test]
+fn a_newer_releases_checkpoint_is_named_and_nothing_is_written() {
+    for name in ["checkpoint-0", "checkpoint-1"] {
+        let disk = ModelDisk::default();
+        let (mut log, _) = open(&disk, 4096);
+        log.write_checkpoint(&checkpoint(1, none_settled(), none_settled())).unwrap();
+        log.write_checkpoint(&checkpoint(2, none_settled(), none_settled())).unwrap();
+        drop(log);
+        let mut slot = disk.content(name);
+        slot[8] = 9;
+        seal(&mut slot);
+        disk.place(name, &slot);
+        disk.remove_durably("identity");
+        let content = || disk.names().into_iter().map(|name| (disk.content(&name), name)).collect::<Vec<_>>();
+        let before = content();
+        let refused = recovery::open(disk.clone(), PIPELINE, BUFFER, Limits::new(4096, 1 << 20)).map(|_| ()).unwrap_err();
+        assert!(matches!(&refused, OpenError::NewerVersion { path, version: 9 } if path.ends_with(name)), "{refused}");
+        assert_eq!(content(), before);
+    }
 }
 
 #[test]

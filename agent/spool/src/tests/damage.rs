@@ -274,11 +274,12 @@ fn another_pipelines_directory_and_a_newer_releases_are_refused_untouched() {
     newer[end..].copy_from_slice(&crc.to_le_bytes());
     assert_eq!(before, disk.names().iter().map(|name| disk.content(name)).collect::<Vec<_>>());
     disk.place("identity", &newer);
-    assert!(recovery::open(disk, PIPELINE, [9; 16], Limits::new(SEGMENT_BYTES, 0)).is_err());
+    let refused = recovery::open(disk, PIPELINE, [9; 16], Limits::new(SEGMENT_BYTES, 0)).map(|_| ()).unwrap_err();
+    assert!(matches!(&refused, OpenError::NewerVersion { path, version: 3 } if path.ends_with("identity")), "{refused}");
 }
 
 #[test]
-fn a_segment_of_another_buffer_or_of_a_newer_format_is_left_untouched_and_reported() {
+fn a_segment_of_another_buffer_is_left_untouched_and_one_of_a_newer_format_is_named_and_nothing_is_written() {
     let other = ModelDisk::default();
     let (mut log, _) = recovery::open(other.clone(), PIPELINE, [3; 16], Limits::new(SEGMENT_BYTES, 0)).unwrap();
     let foreign_id = id(Class::Normal, 77);
@@ -290,11 +291,49 @@ fn a_segment_of_another_buffer_or_of_a_newer_format_is_left_untouched_and_report
     newer[8] = 3;
     let crc = crc32c::crc32c(&newer[..60]);
     newer[60..64].copy_from_slice(&crc.to_le_bytes());
-    disk.place("00000000000000f1-normal.segment", &newer);
     let (delivered, damage) = delivered(&disk);
     assert_eq!(delivered, [1, 2, 3, 4]);
-    assert_eq!(damage.iter().map(|damage| damage.kind).collect::<Vec<_>>(), [DamageKind::Foreign, DamageKind::NewerVersion]);
-    assert_eq!(disk.content("00000000000000f1-normal.segment"), newer);
+    assert_eq!(damage.iter().map(|damage| damage.kind).collect::<Vec<_>>(), [DamageKind::Foreign]);
+    let name = "00000000000000f1-normal.segment";
+    disk.place(name, &newer);
+    disk.place("00000000000000f2-normal.segment", b"torn");
+    let content = || disk.names().into_iter().map(|name| (disk.content(&name), name)).collect::<Vec<_>>();
+    let before = content();
+    let refused = recovery::open(disk.clone(), PIPELINE, [9; 16], Limits::new(SEGMENT_BYTES, 1 << 20)).map(|_| ()).unwrap_err();
+    assert!(matches!(&refused, OpenError::NewerVersion { path, version: 3 } if path.ends_with(name)), "{refused}");
+    assert_eq!(content(), before);
+}
+
+#[test]
+fn without_a_checkpoint_the_next_id_lies_above_every_one_that_damaged_records_footers_and_evidence_tell() {
+    let next = |disk: &ModelDisk| open(disk, SEGMENT_BYTES).1.recovered.next_sequence[Class::Normal.index()];
+    let disk = disk_of_four();
+    disk.remove_durably("checkpoint-0");
+    for name in segments(&disk) {
+        for position in 0..2 {
+            disk.flip(&name, SEGMENT_HEADER_BYTES + position * RECORD_BYTES + RECORD_HEADER_BYTES, 1);
+        }
+    }
+    let names = segments(&disk);
+    let headers_gone = disk.crash(&mut |_| 1);
+    let evidence = disk.crash(&mut |_| 1);
+    assert_eq!(next(&disk), 5, "every body is damaged");
+    // Only the header of the last segment is whole: it tells its first record.
+    headers_gone.place(&names[1], &headers_gone.content(&names[1])[..SEGMENT_HEADER_BYTES]);
+    assert_eq!(next(&headers_gone), 4);
+    for name in &names {
+        evidence.place(&format!("{name}.damaged"), &evidence.content(name));
+        evidence.remove_durably(name);
+    }
+    assert_eq!(next(&evidence), 5);
+    // The records' headers are gone, and the footer of the first segment still names them.
+    let footer = disk_of_four();
+    footer.remove_durably("checkpoint-0");
+    footer.remove_durably(&names[1]);
+    let mut content = footer.content(&names[0]);
+    content[SEGMENT_HEADER_BYTES..SEGMENT_HEADER_BYTES + 2 * RECORD_BYTES].fill(0xff);
+    footer.place(&names[0], &content);
+    assert_eq!(next(&footer), 3);
 }
 
 #[test]

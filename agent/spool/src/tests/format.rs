@@ -73,7 +73,7 @@ fn walk(content: &[u8]) -> Vec<Found> {
 #[test]
 fn a_segment_of_either_version_is_read_and_the_newest_still_written_byte_for_byte() {
     for (version, content) in [(1, VERSION_1), (2, VERSION_2)] {
-        assert_eq!(decode_segment_header(content), SegmentHeader::Known(SEGMENT, version));
+        assert_eq!(decode_segment_header(content), SegmentHeader::Known { id: SEGMENT, version, first_sequence: 1 });
         let records: Vec<(u64, u32, Signal)> = walk(content)
             .into_iter()
             .filter_map(|found| match found {
