@@ -43,6 +43,17 @@ impl BareFile {
         Ok((commits * bytes as u64) as f64 / started.elapsed().as_secs_f64())
     }
 
+    /// Milliseconds of each commit of so many bytes.
+    pub(crate) fn delays_ms(&mut self, commits: u64, bytes: usize) -> Result<Vec<f64>> {
+        (0..commits)
+            .map(|_| {
+                let started = Instant::now();
+                self.commit(bytes)?;
+                Ok(started.elapsed().as_secs_f64() * 1e3)
+            })
+            .collect()
+    }
+
     fn commit(&mut self, bytes: usize) -> Result<()> {
         if self.offset + bytes as u64 > self.bytes {
             self.offset = 0;

@@ -8,15 +8,23 @@
 //!
 //! What depends on the disk is measured against the bare disk of the same run, in pairs whose order alternates; what depends on the
 //! processor is shown beside a yardstick that does the least that could do. Medians and ranges are of samples, not of single calls.
+//! The agent is measured as the process that ships, pinned to one core; load and sink run in this process on the other.
 
+mod agent;
 mod append;
+mod backlog;
 mod disk;
+mod drain;
+mod durable;
 mod engine;
 mod figure;
 mod machine;
 mod memory;
 mod payload;
+mod recovery;
 mod table;
+mod traffic;
+mod walk;
 
 use std::fs;
 use std::path::PathBuf;
@@ -36,10 +44,18 @@ struct Benchmark {
     run: fn(&Setup) -> Result<Vec<Figure>>,
 }
 
-const BENCHMARKS: [Benchmark; 3] = [
+const BENCHMARKS: [Benchmark; 7] = [
     Benchmark { name: "engine", about: "intake, lanes and ledger, per record", run: engine::run },
+    Benchmark { name: "walk", about: "a request proved well formed, counted and classified, per span", run: walk::run },
     Benchmark { name: "append", about: "durable commits against the bare disk, and bytes written per byte kept", run: append::run },
     Benchmark { name: "memory", about: "what an idle log and a held record take", run: memory::run },
+    Benchmark {
+        name: "durable",
+        about: "spans per second through one core, each synced before its answer, and the answer's delay",
+        run: durable::run,
+    },
+    Benchmark { name: "recovery", about: "from the start of the process to its port and to the first byte replayed", run: recovery::run },
+    Benchmark { name: "drain", about: "spans per second out of a backlog", run: drain::run },
 ];
 
 /// Measures the agent's engine, its disk log and its process.
@@ -54,6 +70,9 @@ struct Arguments {
     /// Samples of each figure.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     samples: u32,
+    /// Sizes of the backlogs that `recovery` begins with, in GB; `drain` takes the first that is none.
+    #[arg(long, value_delimiter = ',', default_value = "0,1")]
+    backlog: Vec<u32>,
     /// Where disks are measured and results are written; what is measured on is removed at the end.
     #[arg(long, default_value = "target/bench")]
     directory: PathBuf,
@@ -62,6 +81,8 @@ struct Arguments {
 /// What every benchmark is given.
 struct Setup {
     samples: u32,
+    /// Gigabytes of 1,000,000,000 bytes.
+    backlogs: Vec<u32>,
     /// A folder of its own, on the disk that is measured.
     scratch: PathBuf,
 }
@@ -98,7 +119,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let results = arguments.directory.join("results");
     fs::create_dir_all(&results).with_context(|| format!("cannot create {}", results.display()))?;
     let scratch = arguments.directory.join("scratch");
-    let setup = Setup { samples: arguments.samples, scratch };
+    let setup = Setup { samples: arguments.samples, backlogs: arguments.backlog, scratch };
     let mut rows = Vec::new();
     let machine = Machine::look();
     println!("{machine}");

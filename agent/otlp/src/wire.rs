@@ -106,8 +106,9 @@ impl<'a> Fields<'a> {
         Self { message, at: 0, base, depth }
     }
 
-    /// The next field, none at the end of the message.
-    #[inline]
+    /// The next field, none at the end of the message. Inlined everywhere: a request has dozens of fields per item, and most callers
+    /// need only a part of what a field says.
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<Field<'a>>, Malformed> {
         if self.at >= self.message.len() {
             return Ok(None);
@@ -129,6 +130,7 @@ impl<'a> Fields<'a> {
         Ok(Some(Field { number, value, raw, offset: self.base + start }))
     }
 
+    #[inline(always)]
     fn tag(&mut self) -> Result<(u32, u8), Malformed> {
         let start = self.at;
         let invalid = Malformed::Tag { offset: self.base + start };
@@ -139,8 +141,20 @@ impl<'a> Fields<'a> {
         }
     }
 
-    #[inline]
+    /// Tags, lengths and small numbers are one byte long, nearly always.
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, Malformed> {
+        match self.message.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self) -> Result<u64, Malformed> {
         let start = self.at;
         let mut value = 0_u64;
         for shift in (0..70).step_by(7) {
@@ -159,6 +173,7 @@ impl<'a> Fields<'a> {
         Err(Malformed::Varint { offset: self.base + start })
     }
 
+    #[inline(always)]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let bytes = self.message.get(self.at..).and_then(|rest| rest.first_chunk::<N>());
         let bytes = bytes.ok_or(Malformed::Truncated { offset: self.base + self.at })?;
@@ -166,6 +181,7 @@ impl<'a> Fields<'a> {
         Ok(*bytes)
     }
 
+    #[inline(always)]
     fn length_delimited(&mut self) -> Result<&'a [u8], Malformed> {
         let start = self.at;
         let length = usize::try_from(self.varint()?).unwrap_or(usize::MAX);

@@ -149,8 +149,7 @@ impl Destination {
         let mut heads = PerClass([None; Class::COUNT]);
         for class in Class::ALL {
             let lane = &lanes[class];
-            let Some((sequence, tries)) = self.queues[class].head(lane, self.bit, fresh_first) else { continue };
-            let Some(entry) = lane.entries.get(&sequence) else { continue };
+            let Some((sequence, tries, entry)) = self.queues[class].head(lane, self.bit, fresh_first) else { continue };
             candidates[class] = Some((sequence, tries));
             heads[class] = Some(Head { bytes: u64::from(entry.bytes), age: now.saturating_sub(entry.arrived) });
         }
@@ -333,12 +332,15 @@ impl Destination {
 
 impl Queue {
     /// The oldest record that waits: behind the cursor first, unless fresh ones are asked for.
-    fn head(&mut self, lane: &Lane, bit: u16, fresh_first: bool) -> Option<(u64, Tries)> {
-        let fresh = lane.entries.range(self.cursor..).find(|(_, entry)| entry.unsettled & bit != 0).map(|(&sequence, _)| sequence);
-        self.cursor = fresh.unwrap_or(lane.next_sequence);
-        let behind = self.behind.first_key_value().map(|(&sequence, &tries)| (sequence, tries));
-        let fresh = fresh.map(|sequence| (sequence, Tries::default()));
-        if fresh_first { fresh.or(behind) } else { behind.or(fresh) }
+    fn head<'l>(&mut self, lane: &'l Lane, bit: u16, fresh_first: bool) -> Option<(u64, Tries, &'l Entry)> {
+        let fresh = lane.entries.first_from(&self.cursor, |entry| entry.unsettled & bit != 0);
+        self.cursor = fresh.map_or(lane.next_sequence, |(sequence, _)| sequence);
+        let fresh = fresh.map(|(sequence, entry)| (sequence, Tries::default(), entry));
+        let behind = || {
+            let (&sequence, &tries) = self.behind.first_key_value()?;
+            Some((sequence, tries, lane.entries.get(&sequence)?))
+        };
+        if fresh_first { fresh.or_else(behind) } else { behind().or(fresh) }
     }
 
     fn leave(&mut self, sequence: u64) {

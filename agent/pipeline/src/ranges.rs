@@ -23,14 +23,12 @@ impl IdRanges {
         }
         let (mut start, mut end) = (first, last);
         let reach = last.saturating_add(1);
-        while let Some((&other_start, &other_end)) = self.ranges.last_up_to(&reach) {
+        while let Some((other_start, other_end)) = self.ranges.last_up_to_mut(&reach) {
             if other_end.saturating_add(1) < first {
                 break;
             }
-            end = end.max(other_end);
-            if other_start <= first
-                && let Some(other_end) = self.ranges.get_mut(&other_start)
-            {
+            end = end.max(*other_end);
+            if other_start <= first {
                 *other_end = end;
                 return;
             }

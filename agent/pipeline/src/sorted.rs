@@ -2,13 +2,36 @@
 //! allocates nothing, because the blocks that empty at the front are filled again at the back; a map made of tree nodes gives
 //! each of them to the allocator and asks for another.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::RangeFrom;
+
+use crate::RecordId;
 
 /// Entries of a full block: enough that finding a block is cheap, few enough that shifting within one is.
 const BLOCK: usize = 64;
 /// Emptied blocks that are kept to be filled again.
 const SPARES_MAX: usize = 2;
+/// Blocks, and entries of a block, that are looked at one by one before the search goes on by halves.
+const STEPS: usize = 4;
+
+/// A key that counts up. Where no key is missing, an entry lies as far behind the first of its block as its key does.
+pub(crate) trait Key: Ord + Copy {
+    /// Keys between this one and an earlier one, or more.
+    fn distance(self, earlier: Self) -> usize;
+}
+
+impl Key for u64 {
+    fn distance(self, earlier: Self) -> usize {
+        usize::try_from(self.saturating_sub(earlier)).unwrap_or(usize::MAX)
+    }
+}
+
+impl Key for RecordId {
+    fn distance(self, earlier: Self) -> usize {
+        if self.class == earlier.class { self.sequence.distance(earlier.sequence) } else { usize::MAX }
+    }
+}
 
 /// A map in the order of its keys. Finding takes O(log n); adding the largest key or removing the smallest takes O(1) beyond
 /// that, anything else at most a shift of one block. Two neighbouring blocks are together more than half of one full, so an
@@ -43,7 +66,7 @@ struct Place {
     is_there: bool,
 }
 
-impl<K: Ord + Copy, V> SortedMap<K, V> {
+impl<K: Key, V> SortedMap<K, V> {
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
@@ -116,13 +139,42 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
 
     /// The entry with the largest key that is not above this one.
     pub(crate) fn last_up_to(&self, key: &K) -> Option<(&K, &V)> {
-        let place = self.place(key);
-        let behind = if place.is_there { place.at + 1 } else { place.at };
-        let entry = match behind.checked_sub(1) {
-            Some(at) => self.blocks.get(place.block)?.get(at),
-            None => self.blocks.get(place.block.checked_sub(1)?)?.back(),
-        };
-        entry.map(|(key, value)| (key, value))
+        let (block, at) = self.place_up_to(key)?;
+        self.blocks.get(block)?.get(at).map(|(key, value)| (key, value))
+    }
+
+    /// The same, its value to be changed.
+    pub(crate) fn last_up_to_mut(&mut self, key: &K) -> Option<(K, &mut V)> {
+        let (block, at) = self.place_up_to(key)?;
+        self.blocks.get_mut(block)?.get_mut(at).map(|(key, value)| (*key, value))
+    }
+
+    fn place_up_to(&self, key: &K) -> Option<(usize, usize)> {
+        let Place { block, at, is_there } = self.place(key);
+        if is_there {
+            return Some((block, at));
+        }
+        match at.checked_sub(1) {
+            Some(at) => Some((block, at)),
+            None => {
+                let block = block.checked_sub(1)?;
+                Some((block, self.blocks.get(block)?.len() - 1))
+            }
+        }
+    }
+
+    /// The first entry from this key on whose value is wanted.
+    pub(crate) fn first_from(&self, key: &K, is_wanted: impl Fn(&V) -> bool) -> Option<(K, &V)> {
+        let Place { block, mut at, .. } = self.place(key);
+        for entries in self.blocks.range(block.min(self.blocks.len())..) {
+            for (key, value) in entries.range(at..) {
+                if is_wanted(value) {
+                    return Some((*key, value));
+                }
+            }
+            at = 0;
+        }
+        None
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
@@ -153,15 +205,18 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         first.chain(blocks.flatten()).map(|(key, value)| (&*key, value))
     }
 
-    /// A key above all others belongs behind the last entry of the last block.
+    /// Most keys that are asked for are near the front, where records leave, or at the back, where they come.
+    #[inline]
     fn place(&self, key: &K) -> Place {
         let is_below = |block: &VecDeque<(K, V)>| block.back().is_some_and(|(last, _)| last < key);
-        let last = self.blocks.len().saturating_sub(1);
-        let block = match self.blocks.back() {
-            Some(block) if is_below(block) => return Place { block: last, at: block.len(), is_there: false },
-            _ => self.blocks.partition_point(is_below),
-        };
-        let found = self.blocks.get(block).map_or(Err(0), |block| block.binary_search_by(|(other, _)| other.cmp(key)));
+        let Some(last) = self.blocks.back() else { return Place { block: 0, at: 0, is_there: false } };
+        if is_below(last) {
+            // A key above all others belongs behind the last entry of the last block.
+            return Place { block: self.blocks.len() - 1, at: last.len(), is_there: false };
+        }
+        let near = self.blocks.iter().take(STEPS).position(|block| !is_below(block));
+        let block = near.unwrap_or_else(|| self.blocks.partition_point(is_below));
+        let found = self.blocks.get(block).map_or(Err(0), |block| find(block, key));
         let (Ok(at) | Err(at)) = found;
         Place { block, at, is_there: found.is_ok() }
     }
@@ -209,6 +264,27 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
     }
 }
 
+/// Where the key is in a block, or where it belongs: never further behind the first entry than its key is.
+#[inline]
+fn find<K: Key, V>(block: &VecDeque<(K, V)>, key: &K) -> Result<usize, usize> {
+    let furthest = block.front().map_or(0, |(first, _)| key.distance(*first)).min(block.len().saturating_sub(1));
+    if block.get(furthest).is_some_and(|(other, _)| other == key) {
+        return Ok(furthest);
+    }
+    search(block, key, furthest)
+}
+
+fn search<K: Key, V>(block: &VecDeque<(K, V)>, key: &K, furthest: usize) -> Result<usize, usize> {
+    for at in (furthest.saturating_sub(STEPS)..=furthest).rev() {
+        match block.get(at).map(|(other, _)| other.cmp(key)) {
+            Some(Ordering::Equal) => return Ok(at),
+            Some(Ordering::Less) => return Err(at + 1),
+            Some(Ordering::Greater) | None => {}
+        }
+    }
+    block.binary_search_by(|(other, _)| other.cmp(key))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -244,6 +320,9 @@ mod tests {
             prop_assert_eq!((map.get(&key), map.contains_key(&key)), (model.get(&key), model.contains_key(&key)));
             prop_assert_eq!(map.last_up_to(&key), model.range(..=key).next_back());
             prop_assert!(map.range(key..).eq(model.range(key..)), "from {}", key);
+            let wanted = |value: &u64| value.is_multiple_of(3);
+            let first = model.range(key..).find(|(_, value)| wanted(value)).map(|(&key, value)| (key, value));
+            prop_assert_eq!(map.first_from(&key, wanted), first);
         }
         prop_assert!(map.blocks.iter().all(|block| !block.is_empty() && block.len() <= BLOCK));
         prop_assert!(map.spares.len() <= SPARES_MAX);

@@ -146,7 +146,7 @@ impl<F: StorageFile> Index<F> {
 
     fn find(&self, id: RecordId) -> Option<(Arc<Segment<F>>, Entry)> {
         let segments = self.class(id.class).read().unwrap_or_else(PoisonError::into_inner);
-        segments.iter().find_map(|segment| Some((Arc::clone(segment), segment.find(id.sequence)?)))
+        segments.iter().find_map(|segment| segment.find(id.sequence).map(|entry| (Arc::clone(segment), entry)))
     }
 
     #[expect(clippy::indexing_slicing, reason = "the array has a cell for every class")]
