@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use crds::agent::AgentConfig;
+use spool::Retention;
 
 use crate::settings::Settings;
 
@@ -33,6 +34,11 @@ fn describe(settings: &Settings) -> String {
     ];
     if let Some(disk) = &settings.document.buffer.disk {
         lines.push(("disk", format!("{} bytes in {}, segments of {} bytes", disk.bytes, disk.path, disk.segment_bytes)));
+    }
+    match settings.retention {
+        Retention::Nothing => {}
+        Retention::Segments(segments) => lines.push(("retention", format!("the newest {segments} segments after they were delivered"))),
+        Retention::For(time) => lines.push(("retention", format!("{} s after a segment was delivered", time.as_secs()))),
     }
     if let Some(seconds) = settings.document.buffer.max_age_seconds {
         lines.push(("age limit", format!("{seconds} s, then dropped as Expired")));

@@ -30,6 +30,7 @@ mod metrics;
 mod pods;
 mod receipt;
 mod report;
+mod retained;
 mod run;
 mod settings;
 mod snapshot;

@@ -143,7 +143,7 @@ impl Agent {
         let engine = Arc::new(Engine::new(pipeline, settings.targets.len(), spool.is_some().then_some(jobs)));
         let storage = match spool {
             Some(spool) => {
-                let storage = Storage::new(spool, engine.clone(), board.clone());
+                let storage = Storage::new(spool, settings.retention, engine.clone(), board.clone());
                 let runtime = Handle::current();
                 let thread = std::thread::Builder::new().name("storage".into()).spawn(move || storage.run(waiting, &runtime));
                 Some(thread.context("cannot start the storage thread")?)

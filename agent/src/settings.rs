@@ -7,6 +7,7 @@ use std::time::Duration;
 use crds::agent::{AgentConfig, Buffer, BufferMode, ClassConfig, Delivery, DiskBuffer, OnFull, OtlpSource, Sources, Tenants};
 use outputs::{EndpointError, OtlpGrpc, Output, Terminal};
 use pipeline::{ClassPolicy, Config, DestinationConfig, MemoryLimits, RetryPolicy};
+use spool::Retention;
 use vocabulary::Class;
 
 /// Largest request that may be configured: what one record on disk may hold.
@@ -23,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) pipeline: Config,
     /// Where each of its destinations goes, in the same order.
     pub(crate) targets: Vec<Target>,
+    /// What stays on disk after it was settled.
+    pub(crate) retention: Retention,
 }
 
 /// Where a destination goes.
@@ -53,6 +56,8 @@ pub(crate) enum InvalidSettings {
         "destination `{name}`: retry.deadlineSeconds {deadline} is more than buffer.maxAgeSeconds {age}, which would always drop first"
     )]
     DeadlineBeyondAge { name: String, deadline: u32, age: u32 },
+    #[error("buffer.disk.retention needs exactly one of segments and seconds, and it must be at least 1: remove it to keep nothing")]
+    Retention,
     #[error("sources.otlp.requestBytesMax {0} is outside 1 to {REQUEST_BYTES_MAX} (64 MiB): no larger request could be held on disk")]
     RequestBytes(u64),
     #[error("softPercent {0} is outside 1 to 100")]
@@ -116,7 +121,8 @@ impl Settings {
             destinations,
             tenants_max: document.tenants.as_ref().map_or(0, |tenants| usize::try_from(tenants.max).unwrap_or(usize::MAX)),
         };
-        Ok(Self { document, pipeline, targets })
+        let retention = retention(buffer.disk.as_ref())?;
+        Ok(Self { document, pipeline, targets, retention })
     }
 
     /// What runs without a document: enough to try it on one machine.
@@ -128,7 +134,13 @@ impl Settings {
             memory_bytes: 64 << 20,
             memory_items: 500_000,
             max_age_seconds: None,
-            disk: Some(DiskBuffer { path: "./forebay-data".into(), bytes: 1 << 30, segment_bytes: 16 << 20, on_full: OnFull::default() }),
+            disk: Some(DiskBuffer {
+                path: "./forebay-data".into(),
+                bytes: 1 << 30,
+                segment_bytes: 16 << 20,
+                on_full: OnFull::default(),
+                retention: None,
+            }),
         };
         document.sources =
             Sources { otlp: Some(OtlpSource { grpc_listen: "127.0.0.1:4317".into(), request_bytes_max: 16 << 20 }), ebpf: None };
@@ -181,6 +193,15 @@ fn check_tenants(tenants: &Tenants) -> Result<(), InvalidSettings> {
         return Err(InvalidSettings::Tenants(tenants.max));
     }
     Ok(())
+}
+
+fn retention(disk: Option<&DiskBuffer>) -> Result<Retention, InvalidSettings> {
+    let Some(wanted) = disk.and_then(|disk| disk.retention) else { return Ok(Retention::Nothing) };
+    match (wanted.segments, wanted.seconds) {
+        (Some(segments @ 1..), None) => Ok(Retention::Segments(usize::try_from(segments).unwrap_or(usize::MAX))),
+        (None, Some(seconds @ 1..)) => Ok(Retention::For(Duration::from_secs(seconds.into()))),
+        _ => Err(InvalidSettings::Retention),
+    }
 }
 
 const fn on_full(policy: OnFull) -> pipeline::OnFull {
@@ -286,6 +307,19 @@ mod tests {
         assert!(error.contains("51") && error.contains("100"), "{error}");
         let text = "buffer: {mode: Memory, memoryBytes: 1, memoryItems: 1}\nclasses: [{class: Bulk, weight: 1, reservedPercent: 81}]";
         assert!(resolve(text).expect_err("10 + 10 + 81").contains("101"));
+    }
+
+    #[test]
+    fn retention_is_by_number_or_by_time() {
+        let with = |retention: &str| {
+            let disk = format!("disk: {{path: x, bytes: 100, segmentBytes: 10, retention: {{{retention}}}}}");
+            resolve(&format!("buffer: {{mode: Spill, memoryBytes: 1, memoryItems: 1, {disk}}}")).map(|settings| settings.retention)
+        };
+        assert_eq!(with("segments: 8"), Ok(Retention::Segments(8)));
+        assert_eq!(with("seconds: 60"), Ok(Retention::For(Duration::from_secs(60))));
+        for wrong in ["", "segments: 0", "segments: 1, seconds: 1"] {
+            assert!(with(wrong).expect_err("it is neither").contains("buffer.disk.retention"), "{wrong}");
+        }
     }
 
     #[test]

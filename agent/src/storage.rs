@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use inputs::Charge;
 use pipeline::Persist;
-use spool::Spool;
 use spool::points::reach;
+use spool::{Retention, Spool};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use vocabulary::ClassCounts;
@@ -17,6 +17,7 @@ use vocabulary::ClassCounts;
 use crate::board::Board;
 use crate::engine::{Engine, unix_ms};
 use crate::intake::add;
+use crate::retained::Retained;
 use crate::window::Window;
 
 /// Requests that may wait for the thread. Their bodies stay within bounds: those of clients are charged to the receive budget until
@@ -122,6 +123,7 @@ pub(crate) struct Storage {
     is_compressing: bool,
     /// Whether every record found at the start was verified.
     is_verified: bool,
+    retained: Retained,
 }
 
 /// Whether the disk is in use. A failed one is left alone for a while, so that intake does not wait for its errors.
@@ -131,7 +133,7 @@ enum Health {
 }
 
 impl Storage {
-    pub(crate) fn new(spool: Spool, engine: Arc<Engine>, board: Arc<Board>) -> Self {
+    pub(crate) fn new(spool: Spool, retention: Retention, engine: Arc<Engine>, board: Arc<Board>) -> Self {
         Self {
             spool,
             engine,
@@ -141,6 +143,7 @@ impl Storage {
             window: Window::default(),
             is_compressing: false,
             is_verified: false,
+            retained: Retained::new(retention),
         }
     }
 
@@ -168,6 +171,11 @@ impl Storage {
                 && self.engine.with(|pipeline, _| pipeline.is_checkpoint_due())
             {
                 self.checkpoint();
+            } else if self.retained.is_due()
+                && self.may_try()
+                && let Err(cause) = self.retained.release_again(&mut self.spool)
+            {
+                self.fail("segments that were kept for a time could not be deleted", &cause);
             }
         }
     }
@@ -269,8 +277,8 @@ impl Storage {
         }
         let settled = self.engine.with(|pipeline, _| pipeline.handle_checkpointed(checkpoint.generation));
         reach("checkpoint.durable");
-        match self.spool.release(&settled) {
-            Ok(_) => self.heal(),
+        match self.retained.release(&mut self.spool, &settled) {
+            Ok(()) => self.heal(),
             Err(cause) => self.fail("settled segments could not be deleted", &cause),
         }
         let gauges = self.engine.with(|pipeline, _| pipeline.gauges());
@@ -358,7 +366,7 @@ mod tests {
     fn storage(directory: &std::path::Path, engine: Arc<Engine>) -> Storage {
         let options = spool::Options { segment_bytes: 1 << 20, budget_bytes: 0, identity: "test".into(), host: "here".into() };
         let (spool, _) = Spool::open(directory, options).expect("an empty directory can be opened");
-        Storage::new(spool, engine, Arc::new(Board::new(std::iter::empty())))
+        Storage::new(spool, Retention::Nothing, engine, Arc::new(Board::new(std::iter::empty())))
     }
 
     #[test]

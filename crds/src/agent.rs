@@ -159,6 +159,21 @@ pub struct DiskBuffer {
     /// What happens when a destination's share of it is full. Default `RefuseIntake`.
     #[serde(default)]
     pub on_full: OnFull,
+    /// What stays after it was delivered; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+}
+
+/// What stays on disk after it was delivered: exactly one of the two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retention {
+    /// The newest segments, this many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments: Option<u32>,
+    /// Each segment for this long after it was settled, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u32>,
 }
 
 /// What happens when a destination's share of the disk, which all destinations divide equally, is full.

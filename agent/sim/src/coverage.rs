@@ -40,6 +40,7 @@ sometimes! {
     AppendFailed = "a group was not stored",
     CheckpointFailed = "a checkpoint was not written",
     SegmentReleased = "segments were deleted",
+    SegmentRetained = "segments that nobody needs were retained",
     ClockStepped = "the wall clock stepped",
     RequestLost = "a request was lost on its way to the agent",
     ReplyLost = "a reply was lost on its way to the client",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pipeline::{BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, RetryPolicy};
+use spool::Retention;
 use vocabulary::{Class, Signal};
 
 use crate::chance::Chance;
@@ -42,6 +43,7 @@ pub(crate) struct Rates {
 pub(crate) struct Plan {
     pub(crate) config: Config,
     pub(crate) segment_bytes: u64,
+    pub(crate) retention: Retention,
     /// Moods that each destination changes between; the first is the one it begins with.
     pub(crate) moods: Vec<Vec<Mood>>,
     pub(crate) rates: Rates,
@@ -81,6 +83,13 @@ impl Plan {
         Self {
             config,
             segment_bytes: chance.one_of(&[600, 2_000, 16_000]),
+            retention: chance.one_of(&[
+                Retention::Nothing,
+                Retention::Nothing,
+                Retention::Segments(1),
+                Retention::Segments(20),
+                Retention::For(Duration::from_secs(3)),
+            ]),
             moods,
             rates,
             rough: Duration::from_secs(chance.between(5, 40)),

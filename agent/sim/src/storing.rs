@@ -184,7 +184,12 @@ impl World {
         let Some(checkpoint) = checkpoint else { return };
         let released = process.pipeline.handle_checkpointed(checkpoint.generation);
         self.oracle.note_durable(*checkpoint, &released, process.pipeline.published());
-        match storage.spool.release(&released) {
+        storage.spool.set_retention(self.plan.retention, self.now - process.started);
+        let freed = storage.spool.release(&released);
+        if freed.as_ref().is_ok_and(|freed| freed.retained > 0) {
+            self.coverage.note(Sometimes::SegmentRetained);
+        }
+        match freed {
             Ok(freed) if freed.segments > 0 => self.coverage.note(Sometimes::SegmentReleased),
             Ok(_) => storage.health = Health::Good,
             Err(_) => storage.health.fail(self.now),

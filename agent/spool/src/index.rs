@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{IdRanges, RecordId};
@@ -34,6 +35,8 @@ pub(crate) struct Segment<F> {
     pub(crate) bytes: AtomicU64,
     /// Whether it holds evidence of damage, and is set aside instead of being deleted.
     pub(crate) is_damaged: AtomicBool,
+    /// The owner's time at which all its records were first seen settled.
+    pub(crate) settled_at: OnceLock<Duration>,
     /// Committed records in ascending order of their sequence.
     records: RwLock<Vec<Entry>>,
 }
@@ -46,7 +49,7 @@ pub(crate) struct Index<F> {
 impl<F: StorageFile> Segment<F> {
     pub(crate) fn new(name: String, path: PathBuf, seed: u32, file: F, bytes: u64) -> Self {
         let (bytes, is_damaged) = (AtomicU64::new(bytes), AtomicBool::new(false));
-        Self { name, path, seed, file, bytes, is_damaged, records: RwLock::default() }
+        Self { name, path, seed, file, bytes, is_damaged, settled_at: OnceLock::new(), records: RwLock::default() }
     }
 
     /// Makes committed records readable.

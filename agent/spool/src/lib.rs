@@ -26,6 +26,9 @@
 //! the volume or 64 MiB, whichever is more, but at most an eighth of it. Records that wait long pin no segment: `compact_step` copies them
 //! together.
 //!
+//! **Retention.** Settled segments may stay for whoever looks into the buffer: the newest few, or each for a time. They are never sent
+//! again, as long as a checkpoint can be read that settles them.
+//!
 //! **Start-up.** A full segment is sealed with a footer, so opening reads the checkpoints, the footers and the last segment of each
 //! class: its time does not grow with what the records weigh. Only a segment whose footer is missing or damaged is walked record by
 //! record. Bodies are verified when they are read, and by `verify_step` in the background.
@@ -60,6 +63,7 @@ mod verify;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{Checkpoint, IdRanges, RecordId};
@@ -68,6 +72,7 @@ use vocabulary::{Class, ClassCounts, Signal};
 pub use damage::{Damage, DamageKind};
 pub use error::{AppendError, CommitError, CompactError, InspectError, OpenError, ReadError, ReleaseError};
 pub use inspect::{Inspection, Located, OpenSegment, Place, SegmentFile, SetAside, Walk};
+pub use log::retain::Retention;
 pub use page::format_page;
 
 /// Bounds of `Options::segment_bytes`: below, files cost more than their records; above, an index entry could not hold an offset.
@@ -121,6 +126,8 @@ pub struct Released {
     pub segments: u64,
     /// Their length.
     pub bytes: u64,
+    /// Segments that nobody needs and that stay: see [`Retention`].
+    pub retained: u64,
 }
 
 /// What a step of verification found.
@@ -204,6 +211,12 @@ impl Spool {
     /// If a file cannot be deleted or the deletion not be made durable; the next release tries again.
     pub fn release(&mut self, settled: &[IdRanges; Class::COUNT]) -> Result<Released, ReleaseError> {
         self.log.release(settled)
+    }
+
+    /// What stays of settled segments from the next release on. Call it before each with the owner's monotonic `now`, from which
+    /// the time since they were settled counts. What is retained stays within the budget, and goes when what waits needs its room.
+    pub fn set_retention(&mut self, retention: Retention, now: Duration) {
+        self.log.set_retention(retention, now);
     }
 
     /// Whether bodies are compressed from here on, which saves room and costs time. Reading gives what was appended either way.

@@ -11,10 +11,12 @@
 
 mod compact;
 mod release;
+pub(crate) mod retain;
 pub(crate) mod room;
 pub(crate) mod tail;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pipeline::Checkpoint;
 use vocabulary::Class;
@@ -29,6 +31,7 @@ use crate::storage::{Storage, StorageFile};
 use crate::verify::Verification;
 use crate::{Append, Verified};
 use compact::Cursor;
+use retain::Retention;
 use room::{Room, Spare};
 use tail::Tail;
 
@@ -57,6 +60,9 @@ pub(crate) struct Log<S: Storage> {
     cursor: Cursor,
     /// While bodies are compressed.
     packer: Option<Packer>,
+    retention: Retention,
+    /// The owner's time.
+    now: Duration,
 }
 
 /// What recovery hands over.
@@ -93,6 +99,8 @@ impl<S: Storage> Log<S> {
             verification,
             cursor: Cursor::default(),
             packer: None,
+            retention: Retention::default(),
+            now: Duration::ZERO,
         }
     }
 
@@ -118,9 +126,21 @@ impl<S: Storage> Log<S> {
         match &packed {
             Some(body) => {
                 let unpacked_bytes = Some(record.body.len() as u32);
-                self.append_record(&Record { append: Append { body, ..*record }, unpacked_bytes })
+                self.append_with_room(&Record { append: Append { body, ..*record }, unpacked_bytes })
             }
-            None => self.append_record(&Record::plain(*record)),
+            None => self.append_with_room(&Record::plain(*record)),
+        }
+    }
+
+    /// As `append_record`, at the cost of what is retained.
+    fn append_with_room(&mut self, record: &Record<'_>) -> Result<(), AppendError> {
+        loop {
+            let added = self.append_record(record);
+            let has_no_room =
+                matches!(added, Err(AppendError::DiskFull { .. } | AppendError::VolumeFloor { .. } | AppendError::TooManySegments { .. }));
+            if !(has_no_room && self.give_up_retained()) {
+                return added;
+            }
         }
     }
 

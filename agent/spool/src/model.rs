@@ -3,6 +3,8 @@
 
 mod disk;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use pipeline::{Checkpoint, IdRanges, RecordId};
 use vocabulary::Class;
@@ -11,7 +13,7 @@ pub use disk::{Choose, ModelDisk, ModelFile};
 
 use crate::log::Log;
 use crate::log::room::Limits;
-use crate::{Append, AppendError, CommitError, CompactError, OpenError, ReadError, Recovery, ReleaseError, Released, recovery};
+use crate::{Append, AppendError, CommitError, CompactError, OpenError, ReadError, Recovery, ReleaseError, Released, Retention, recovery};
 
 /// The budget of the log, in segments: enough that released files are used again.
 const BUDGET_SEGMENTS: u64 = 64;
@@ -70,6 +72,11 @@ impl ModelSpool {
     /// As there.
     pub fn release(&mut self, settled: &[IdRanges; Class::COUNT]) -> Result<Released, ReleaseError> {
         self.log.release(settled)
+    }
+
+    /// As [`crate::Spool::set_retention`].
+    pub fn set_retention(&mut self, retention: Retention, now: Duration) {
+        self.log.set_retention(retention, now);
     }
 
     /// As [`crate::Spool::compact_step`].

@@ -63,12 +63,31 @@ pub struct DiskBuffer {
     /// What happens when a destination's share of it is full; absent: `RefuseIntake`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_full: Option<OnFull>,
+    /// What stays on it after it was delivered, for `forebay-agent spool`; absent: nothing. It goes, oldest first, when what waits needs
+    /// the room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
     /// Where on the node, for `HostPath`; absent: `/var/lib/forebay`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_path: Option<HostPath>,
     /// Which volume, for `PersistentVolumeClaim`; absent: the cluster's default storage class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
+}
+
+/// What stays on disk after it was delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = rules::exactly_one_retention())]
+#[serde(rename_all = "camelCase")]
+pub struct Retention {
+    /// The newest segments, this many; `status.effective` shows their size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub segments: Option<i32>,
+    /// Each segment for this long after all of it was delivered, or after the agent started if that is later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60, max = 2_592_000))]
+    pub seconds: Option<i32>,
 }
 
 /// Where the disk part lies.

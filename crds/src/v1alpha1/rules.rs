@@ -130,6 +130,10 @@ pub(super) fn claim_may_not_shrink() -> Rule {
     )
 }
 
+pub(super) fn exactly_one_retention() -> Rule {
+    refuse("has(self.segments) != has(self.seconds)", "buffer.disk.retention needs exactly one of segments and seconds")
+}
+
 pub(super) fn medium_immutable() -> Rule {
     explain(
         "self == oldSelf",

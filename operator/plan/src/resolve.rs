@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use budget::{Budget, CPU_DEFAULT_MILLICORES, DRAIN_DEFAULT_SECONDS, Limits, MEMORY_DEFAULT_BYTES};
-use crds::agent::{BufferMode, ClassConfig, Destination, OnFull, Retry, Tenants};
+use crds::agent::{BufferMode, ClassConfig, Destination, OnFull, Retention, Retry, Tenants};
 use crds::conditions::Reason;
 use crds::quantity::{Quantity, QuantityError};
 use crds::v1alpha1::{
@@ -91,6 +91,8 @@ pub struct Disk {
     pub place: Place,
     /// What happens when a destination's share of it is full.
     pub on_full: OnFull,
+    /// What stays after it was delivered.
+    pub retention: Option<Retention>,
 }
 
 /// Where a disk part lies.
@@ -346,7 +348,9 @@ fn disk(spec: &TelemetryPipelineSpec, rules: &TelemetryPipelineClassSpec, identi
         Medium::PersistentVolumeClaim => Place::Claim(disk.claim.as_ref().and_then(|claim| claim.storage_class_name.clone())),
         Medium::HostPath => Place::HostPath(host_path(disk, rules, identity)?),
     };
-    Ok(Some(Disk { bytes, place, on_full: disk.on_full.unwrap_or_default() }))
+    let retention =
+        disk.retention.map(|wanted| Retention { segments: wanted.segments.map(positive), seconds: wanted.seconds.map(positive) });
+    Ok(Some(Disk { bytes, place, on_full: disk.on_full.unwrap_or_default(), retention }))
 }
 
 fn host_path(disk: &api::DiskBuffer, rules: &TelemetryPipelineClassSpec, identity: &Identity) -> Result<String, Refusal> {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use pipeline::IdRanges;
 use vocabulary::Class;
 
+use super::retain::Retention;
 use super::room::{SPARE, Spare};
 use super::{Log, SET_ASIDE, evidence_bytes_max};
 use crate::Released;
@@ -23,31 +24,43 @@ pub(super) enum Gone<F> {
 }
 
 impl<S: Storage> Log<S> {
-    /// Deletes or recycles the segments whose records are all settled.
+    /// Deletes or recycles the segments whose records are all settled, but for what is retained.
     pub(crate) fn release(&mut self, settled: &[IdRanges; Class::COUNT]) -> Result<Released, ReleaseError> {
         let mut released = Released::default();
         let mut failed = None;
         let mut spares = Vec::new();
-        for (class, settled) in Class::ALL.into_iter().zip(settled) {
-            for segment in self.index.segments(class) {
-                if !segment.is_settled(settled) || self.is_in_use(class, &segment) {
-                    continue;
+        let all_settled = self.settled_segments(settled);
+        released.retained = all_settled.len() as u64;
+        for (class, segment) in self.expendable(all_settled) {
+            released.retained -= 1;
+            let bytes = segment.bytes.load(Ordering::Relaxed);
+            match self.remove(class, segment, &spares) {
+                Ok(gone) => {
+                    released.segments += 1;
+                    released.bytes += bytes;
+                    spares.extend(gone.spare());
                 }
-                let bytes = segment.bytes.load(Ordering::Relaxed);
-                match self.remove(class, segment, &spares) {
-                    Ok(gone) => {
-                        released.segments += 1;
-                        released.bytes += bytes;
-                        spares.extend(gone.spare());
-                    }
-                    Err(error) => failed = Some(error),
-                }
+                Err(error) => failed = Some(error),
             }
         }
         if released.segments > 0 {
             self.settle_removals(spares)?;
         }
         failed.map_or(Ok(released), Err)
+    }
+
+    /// The segments that nobody needs and nothing is added to. Each is marked with the time at which it was first among them.
+    fn settled_segments(&mut self, settled: &[IdRanges; Class::COUNT]) -> Vec<(Class, Arc<Segment<S::File>>)> {
+        let mut found = Vec::new();
+        for (class, settled) in Class::ALL.into_iter().zip(settled) {
+            for segment in self.index.segments(class) {
+                if segment.is_settled(settled) && !self.is_in_use(class, &segment) {
+                    segment.settled_at.get_or_init(|| self.now);
+                    found.push((class, segment));
+                }
+            }
+        }
+        found
     }
 
     /// Makes removals durable. Only then is a file used again: under its old name it could otherwise come back with foreign content.
@@ -67,16 +80,18 @@ impl<S: Storage> Log<S> {
     }
 
     /// Whether records of a group under way are in it, or it is the one that grows and is still small. A growing segment of some
-    /// size whose records are all settled is closed, so that a class that falls silent gives its space back.
+    /// size whose records are all settled is closed, so that a class that falls silent gives its space back. It has no footer, so
+    /// where settled segments are retained it goes on growing.
     fn is_in_use(&mut self, class: Class, segment: &Arc<Segment<S::File>>) -> bool {
         if self.closing.iter().any(|tail| Arc::ptr_eq(&tail.segment, segment)) {
             return true;
         }
         let worthwhile = self.room.limits.segment_bytes / 4;
+        let is_retaining = self.retention != Retention::Nothing;
         let tail = self.tail(class);
         match tail.as_ref().filter(|tail| Arc::ptr_eq(&tail.segment, segment)) {
             None => false,
-            Some(growing) if growing.is_touched() || growing.committed < worthwhile => true,
+            Some(growing) if is_retaining || growing.is_touched() || growing.committed < worthwhile => true,
             Some(_) => {
                 *tail = None;
                 false
@@ -132,10 +147,15 @@ impl<S: Storage> Log<S> {
 }
 
 impl<S: Storage> Log<S> {
+    /// What the segments that grow may yet take up.
+    pub(super) fn growth(&self) -> u64 {
+        let segment_bytes = self.room.limits.segment_bytes;
+        self.tails.iter().flatten().map(|tail| tail.growth(segment_bytes)).sum()
+    }
+
     /// Whether a released file of so many bytes, still counted, is worth keeping.
     fn may_keep(&self, bytes: u64, waiting: &[Spare<S::File>]) -> bool {
-        let segment_bytes = self.room.limits.segment_bytes;
-        let growth: u64 = self.tails.iter().flatten().map(|tail| tail.growth(segment_bytes)).sum();
+        let growth = self.growth();
         let waiting_bytes: u64 = waiting.iter().map(|spare| spare.bytes).sum();
         let used = self.bytes_on_disk().saturating_sub(bytes) + waiting_bytes + growth;
         self.room.may_keep(bytes, waiting.len(), used)

@@ -311,6 +311,8 @@ impl Storage for ModelDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         self.state(|state| {
             state.step()?;
+            let freed = state.names.get(name).map_or(0, |&inode| state.inodes[inode].allocated());
+            state.room = state.room.map(|room| room + freed);
             state.name(name, None);
             Ok(())
         })

@@ -11,6 +11,7 @@ mod inspections;
 mod operations;
 mod page;
 mod real_files;
+mod retention;
 mod room;
 
 use pipeline::{Books, Checkpoint, DestinationBook, IdRanges, KernelBook, RecordId};

@@ -51,6 +51,7 @@ fn document(resolved: &Resolved, budget: &Budget, installation: &Installation) -
                 bytes: budget.disk_bytes,
                 segment_bytes: budget.segment_bytes,
                 on_full: disk.on_full,
+                retention: disk.retention,
             }),
         },
         classes: resolved.classes.clone(),
