@@ -70,7 +70,15 @@ pub(crate) fn stop_idle(places: &Places, engine: &Engine) -> Result<()> {
         return Ok(());
     }
     let Some(pid) = own_process(places) else { return Ok(()) };
-    places.run("kill").args([pid]).output().map(drop)
+    places.run("kill").args([pid]).output()?;
+    // A start right after this would meet its socket and its process id.
+    for _ in 0..100 {
+        if own_process(places).is_none() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 fn own_address(places: &Places) -> String {
