@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use inputs::Charge;
-use pipeline::Persist;
+use pipeline::{IdRanges, Persist};
 use spool::points::reach;
 use spool::{Retention, Spool};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use vocabulary::ClassCounts;
+use vocabulary::{Class, ClassCounts};
 
 use crate::board::Board;
 use crate::engine::{Engine, unix_ms};
@@ -31,6 +31,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
 /// a backlog of 10 GB is verified in about two minutes of quiet.
 const VERIFY_BYTES: u64 = 1 << 20;
 const VERIFY_EVERY: Duration = Duration::from_millis(10);
+/// The pause while appends leave none: about a hundredth of the thread's time, and a backlog of 10 GB takes a quarter of an hour.
+const VERIFY_UNDER_LOAD_EVERY: Duration = Duration::from_millis(100);
 /// Parts of the disk budget: from the first on bodies are compressed, below the second no more. A queue that fills a quarter is one
 /// that waits, and what waits gains more by room than it loses by time.
 const COMPRESS_FROM: u64 = 4;
@@ -124,12 +126,39 @@ pub(crate) struct Storage {
     /// Whether every record found at the start was verified.
     is_verified: bool,
     retained: Retained,
+    /// When a step of verification was last done.
+    verified: Instant,
+    /// Whether records may be copied together.
+    copying: Health,
 }
 
 /// Whether the disk is in use. A failed one is left alone for a while, so that intake does not wait for its errors.
 enum Health {
     Good,
-    Failed { until: Instant, pause: Duration },
+    Failed {
+        until: Instant,
+        pause: Duration,
+        /// Whether it failed to take records. A checkpoint is written over its own blocks: that it succeeds proves nothing then.
+        refused_records: bool,
+    },
+}
+
+impl Health {
+    fn may_try(&self) -> bool {
+        match self {
+            Self::Good => true,
+            Self::Failed { until, .. } => Instant::now() >= *until,
+        }
+    }
+
+    /// How long what fails at this moment is left alone.
+    fn next_pause(&self) -> Duration {
+        match self {
+            Self::Good => RETRY_FIRST,
+            Self::Failed { until, pause, .. } if Instant::now() >= *until => (*pause * 2).min(RETRY_MAX),
+            Self::Failed { pause, .. } => *pause,
+        }
+    }
 }
 
 impl Storage {
@@ -144,6 +173,8 @@ impl Storage {
             is_compressing: false,
             is_verified: false,
             retained: Retained::new(retention),
+            verified: Instant::now(),
+            copying: Health::Good,
         }
     }
 
@@ -159,6 +190,7 @@ impl Storage {
                 Err(_) => self.verify(),
             }
             let finish = self.work(&mut waiting);
+            self.verify_under_load();
             self.board.storage_beat.store(unix_ms(), Ordering::Relaxed);
             if let Some(finish) = finish {
                 let durable = self.checkpoint();
@@ -175,7 +207,7 @@ impl Storage {
                 && self.may_try()
                 && let Err(cause) = self.retained.release_again(&mut self.spool)
             {
-                self.fail("segments that were kept for a time could not be deleted", &cause);
+                self.fail("segments that were kept for a time could not be deleted", &cause, false);
             }
         }
     }
@@ -233,7 +265,7 @@ impl Storage {
             .map(|&Persist { id, signal, counts, received_unix_ms, ref body }| {
                 let record = spool::Append { id, signal, counts, received_unix_ms, body };
                 let appended = self.spool.append(&record);
-                appended.map_err(|cause| self.fail("a record could not be stored", &cause)).is_ok()
+                appended.map_err(|cause| self.fail("a record could not be stored", &cause, true)).is_ok()
             })
             .collect();
         reach("storage.appended");
@@ -245,7 +277,7 @@ impl Storage {
                 Ok(()) if stored.iter().all(|&stored| stored) => self.heal(),
                 Ok(()) => {}
                 Err(cause) => {
-                    self.fail("records could not be made durable", &cause);
+                    self.fail("records could not be made durable", &cause, true);
                     stored.fill(false);
                 }
             }
@@ -272,21 +304,43 @@ impl Storage {
         let checkpoint = self.engine.with(|pipeline, _| pipeline.checkpoint());
         reach("checkpoint.taken");
         if let Err(cause) = self.spool.write_checkpoint(&checkpoint) {
-            self.fail("a checkpoint could not be written", &cause);
+            self.fail("a checkpoint could not be written", &cause, false);
             return false;
         }
         let settled = self.engine.with(|pipeline, _| pipeline.handle_checkpointed(checkpoint.generation));
         reach("checkpoint.durable");
         match self.retained.release(&mut self.spool, &settled) {
-            Ok(()) => self.heal(),
-            Err(cause) => self.fail("settled segments could not be deleted", &cause),
+            Ok(()) if matches!(self.health, Health::Failed { refused_records: false, .. }) => self.heal(),
+            Ok(()) => {}
+            Err(cause) => self.fail("settled segments could not be deleted", &cause, false),
         }
         let gauges = self.engine.with(|pipeline, _| pipeline.gauges());
         self.is_compressing = compresses(self.is_compressing, gauges.disk_bytes, gauges.disk_bytes_max);
-        if let Err(cause) = self.spool.compact_step(&settled) {
-            tracing::warn!(error = %chain(&cause), "records that wait long keep a segment until they are sent");
-        }
+        self.copy_together(&settled);
         true
+    }
+
+    /// Copies records that wait long together, so that they pin no segment. What fails is tried and told less and less often.
+    fn copy_together(&mut self, settled: &[IdRanges; Class::COUNT]) {
+        if !self.copying.may_try() {
+            return;
+        }
+        match self.spool.compact_step(settled) {
+            Ok(0) => {}
+            Ok(_) => self.copying = Health::Good,
+            Err(cause) => {
+                tracing::warn!(error = %chain(&cause), "records that wait long keep a segment until they are sent");
+                let pause = self.copying.next_pause();
+                self.copying = Health::Failed { until: Instant::now() + pause, pause, refused_records: true };
+            }
+        }
+    }
+
+    /// Verifies a little although other things are to be done, for they may never end.
+    fn verify_under_load(&mut self) {
+        if self.verified.elapsed() >= VERIFY_UNDER_LOAD_EVERY {
+            self.verify();
+        }
     }
 
     /// Verifies a little of what the start took on trust, because nothing else is to be done.
@@ -294,6 +348,7 @@ impl Storage {
         if self.is_verified {
             return;
         }
+        self.verified = Instant::now();
         match self.spool.verify_step(VERIFY_BYTES) {
             Ok(verified) => {
                 for damage in &verified.damage {
@@ -307,23 +362,20 @@ impl Storage {
     }
 
     fn may_try(&self) -> bool {
-        match self.health {
-            Health::Good => true,
-            Health::Failed { until, .. } => Instant::now() >= until,
-        }
+        self.health.may_try()
     }
 
     /// Marks the disk as failed; logged when it begins, not for every record of an outage.
-    fn fail(&mut self, what: &'static str, cause: &dyn std::error::Error) {
-        let pause = match self.health {
+    fn fail(&mut self, what: &'static str, cause: &dyn std::error::Error, is_of_records: bool) {
+        let refused_records = match self.health {
             Health::Good => {
                 tracing::error!(error = %chain(cause), "{what}; the disk is tried again, until then what memory may hold without it is taken and the rest refused");
-                RETRY_FIRST
+                is_of_records
             }
-            Health::Failed { until, pause } if Instant::now() >= until => (pause * 2).min(RETRY_MAX),
-            Health::Failed { pause, .. } => pause,
+            Health::Failed { refused_records, .. } => refused_records || is_of_records,
         };
-        self.health = Health::Failed { until: Instant::now() + pause, pause };
+        let pause = self.health.next_pause();
+        self.health = Health::Failed { until: Instant::now() + pause, pause, refused_records };
         self.board.disk_failed.store(true, Ordering::Relaxed);
     }
 
@@ -358,7 +410,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use bytes::Bytes;
     use pipeline::{Origin, Part, RecordId, Verdict};
-    use vocabulary::{Class, DropReason, RefuseReason, Signal};
+    use vocabulary::{DropReason, RefuseReason, Signal};
 
     use super::*;
     use crate::engine::tests::{mirroring, spilling};
@@ -391,8 +443,20 @@ mod tests {
         content[last] ^= 1;
         std::fs::write(&segment, content).expect("it is writable");
         let mut after = storage(directory.path(), engine);
-        after.verify();
+        // Steady load leaves no pause, and does not keep it from its share.
+        after.verified = Instant::now().checked_sub(VERIFY_UNDER_LOAD_EVERY).expect("the machine is up for longer");
+        after.verify_under_load();
         assert_eq!((after.board.damaged_records.load(Ordering::Relaxed), after.is_verified), (1, true));
+    }
+
+    #[test]
+    fn what_cannot_be_copied_together_is_left_alone_for_a_doubling_while() {
+        let failed = |pause| Health::Failed { until: Instant::now(), pause, refused_records: true };
+        assert!(Health::Good.may_try() && failed(RETRY_FIRST).may_try());
+        assert_eq!((Health::Good.next_pause(), failed(RETRY_FIRST).next_pause()), (RETRY_FIRST, 2 * RETRY_FIRST));
+        assert_eq!(failed(RETRY_MAX).next_pause(), RETRY_MAX);
+        let waits = Health::Failed { until: Instant::now() + RETRY_MAX, pause: RETRY_FIRST, refused_records: true };
+        assert!(!waits.may_try() && waits.next_pause() == RETRY_FIRST);
     }
 
     #[test]
@@ -463,16 +527,19 @@ mod tests {
     }
 
     #[test]
-    fn the_final_flush_is_tried_on_a_disk_that_failed_a_moment_ago() {
+    fn the_final_flush_is_tried_on_a_disk_that_failed_a_moment_ago_and_heals_it_where_a_checkpoint_does_not() {
         let directory = tempfile::tempdir().expect("a directory");
         let engine = Arc::new(Engine::new(spilling(), 1, None));
         let mut storage = storage(directory.path(), engine);
-        storage.health = Health::Failed { until: Instant::now() + RETRY_MAX, pause: RETRY_MAX };
+        storage.health = Health::Failed { until: Instant::now() + RETRY_MAX, pause: RETRY_MAX, refused_records: true };
         let id = RecordId { class: Class::High, sequence: 1 };
         let counts = ClassCounts::of(Class::High, 1);
         let record = Persist { id, signal: Signal::Logs, counts, received_unix_ms: 1, body: Bytes::from_static(b"acknowledged") };
+        assert!(storage.checkpoint(), "a checkpoint needs no room");
+        assert!(matches!(storage.health, Health::Failed { .. }), "and tells nothing of room for records");
         storage.work(&mut vec![Job::Append(Append::flushed(record))]);
         assert_eq!(storage.spool.read(id).expect("it is durable"), Bytes::from_static(b"acknowledged"));
+        assert!(matches!(storage.health, Health::Good));
     }
 
     /// A request of an important and a lesser part, both of which are to go to disk, of which the first `durable` do.

@@ -17,16 +17,20 @@ use crate::storage::Storage;
 
 /// A segment is copied when less than this part of it is needed.
 const LIVE_PART: u64 = 8;
+/// What a step copies before it leaves the rest of a segment to the next ones: appends that wait meanwhile wait for a few milliseconds.
+const STEP_BYTES: u64 = 256 << 10;
 
 /// Where the next step looks.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Cursor {
     class: usize,
     position: usize,
+    /// The segment that was copied in part, and up to which sequence.
+    begun: Option<(String, u64)>,
 }
 
 impl<S: Storage> Log<S> {
-    /// Looks at one segment, and copies what is needed of it if that is little. Does nothing while a group is under way. Returns the
+    /// Looks at one segment, and copies what is needed of it if that is little, or the next part of it. Does nothing while a group is under way. Returns the
     /// bytes of the segment that was given back.
     pub(crate) fn compact_step(&mut self, settled: &[IdRanges; Class::COUNT]) -> Result<u64, CompactError> {
         let is_group_under_way = !self.closing.is_empty() || self.tails.iter().flatten().any(|tail| tail.is_touched());
@@ -39,7 +43,13 @@ impl<S: Storage> Log<S> {
         if needed.is_empty() || live.saturating_mul(LIVE_PART) >= bytes || segment.is_damaged.load(Ordering::Relaxed) {
             return Ok(0);
         }
-        for entry in needed {
+        let begun = self.cursor.begun.take().filter(|(name, _)| *name == segment.name).map_or(0, |(_, copied)| copied);
+        let mut rest = needed.into_iter().filter(|entry| entry.sequence > begun).peekable();
+        let (mut copied, mut copied_bytes) = (begun, 0);
+        while copied_bytes < STEP_BYTES
+            && let Some(entry) = rest.next()
+        {
+            (copied, copied_bytes) = (entry.sequence, copied_bytes + record_bytes(u64::from(entry.length)));
             if let Err(error) = self.copy(class, &segment, entry) {
                 match self.broken.take() {
                     Some(_) => self.abandon(),
@@ -49,6 +59,12 @@ impl<S: Storage> Log<S> {
             }
         }
         self.commit().map_err(|source| CompactError::Commit { source })?;
+        if rest.peek().is_some() {
+            // What was copied is durable, and stays for as long as it is needed, wherever it goes from there.
+            self.cursor =
+                Cursor { position: self.cursor.position.saturating_sub(1), begun: Some((segment.name.clone(), copied)), ..self.cursor };
+            return Ok(0);
+        }
         let gone = self.remove(class, segment, &[]).map_err(|source| CompactError::Release { source })?;
         self.settle_removals(gone.spare().into_iter().collect()).map_err(|source| CompactError::Release { source })?;
         Ok(bytes)
@@ -60,7 +76,7 @@ impl<S: Storage> Log<S> {
         let found = self.index.segments(class).into_iter().nth(self.cursor.position);
         self.cursor.position += 1;
         let Some(segment) = found else {
-            self.cursor = Cursor { class: (self.cursor.class + 1) % Class::COUNT, position: 0 };
+            self.cursor = Cursor { class: (self.cursor.class + 1) % Class::COUNT, ..Cursor::default() };
             return None;
         };
         let grows = self.tail(class).as_ref().is_some_and(|tail| Arc::ptr_eq(&tail.segment, &segment));

@@ -189,6 +189,32 @@ proptest! {
 }
 
 #[test]
+fn a_step_copies_little_and_the_next_goes_on_behind_it() {
+    let (disk, length) = (ModelDisk::default(), 60 << 10);
+    let (mut log, _) = open(&disk, 16 << 20);
+    (1..=300).for_each(|sequence| store(&mut log, sequence, length).unwrap());
+    log.commit().unwrap();
+    let settled = settled(&[(20, 300)]);
+    let (mut steps, mut before) = (0, log.bytes_on_disk());
+    let freed = loop {
+        let freed = log.compact_step(&settled).unwrap();
+        let grown = log.bytes_on_disk().saturating_sub(before);
+        assert!(grown < (256 << 10) + 2 * length as u64, "{grown} bytes in one step");
+        (before, steps) = (log.bytes_on_disk(), steps + u32::from(grown > 0));
+        if freed > 0 {
+            break freed;
+        }
+    };
+    // 19 records of 60 KiB, five of which exceed a step.
+    assert!(freed > 15 << 20 && steps == 3, "{freed} bytes in {steps} steps that copied and the last");
+    for sequence in 1..=19 {
+        let id = id(Class::Normal, sequence);
+        assert_eq!(log.index().read(id).unwrap(), body(id, length));
+    }
+    assert!(log.bytes_on_disk() < 5 << 20, "nothing is copied twice");
+}
+
+#[test]
 fn copying_waits_for_a_group_and_leaves_everything_on_a_full_disk() {
     let disk = ModelDisk::default();
     let (mut log, _) = open(&disk, 1_100);
