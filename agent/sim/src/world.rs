@@ -155,7 +155,7 @@ impl World {
         let crowded_out = self.crowded_out() - crowded_out;
         let probes = self.requests.iter().filter(|request| request.is_probe).flat_map(|request| &request.units);
         let missing: Vec<_> = probes.filter(|unit| !self.oracle.all_arrived(&[**unit])).collect();
-        assert!(missing.len() as u64 <= crowded_out, "the probes {missing:?} did not arrive, and full shares cost {crowded_out}");
+        assert!(missing.len() as u64 <= crowded_out, "the probes {missing:?} did not arrive, and full shares and age cost {crowded_out}");
         self.judge();
         if self.has_disk() {
             self.stop_and_start();
@@ -312,12 +312,14 @@ impl World {
         }
     }
 
-    /// Items that were dropped because a destination's share of the disk was full: a few probes at once can fill a small one.
+    /// Items that were dropped because a destination's share of the disk was full, which a few probes at once can do to a small one, or
+    /// because they waited longer than the age limit, as the pause that a destination asked for may have them do.
     fn crowded_out(&self) -> u64 {
         let Some(process) = &self.process else { return 0 };
         let books = process.pipeline.books();
         let new: u64 = books.inputs.iter().flatten().map(|cell| cell.dropped[DropReason::DiskFull.index()]).sum();
-        let held = [DropReason::DiskFull, DropReason::Evicted].map(|reason| crate::peers::dropped(&process.pipeline, reason));
+        let held =
+            [DropReason::DiskFull, DropReason::Evicted, DropReason::Expired].map(|reason| crate::peers::dropped(&process.pipeline, reason));
         new + held.iter().sum::<u64>()
     }
 
