@@ -4,18 +4,22 @@
 
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::oracle::{Backend, Oracle, Tally};
-use crate::rig::{Agent, destination_sum};
+use crate::oracle::{BATCH, Backend, Oracle, Tally};
+use crate::rig::{Agent, DEADLINE, destination_sum};
 
 /// Producers that send at the same time.
 const PRODUCERS: u32 = 3;
+/// Items of requests that a producer has sent and that are not answered, at any one time.
+pub(crate) const ON_THEIR_WAY: u64 = PRODUCERS as u64 * BATCH;
+/// How long a place may take to be reached under load.
+pub(crate) const REACHED_WITHIN: Duration = Duration::from_secs(4);
 /// Time between two looks at process and books.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -25,6 +29,8 @@ pub(crate) struct Chain {
     pub(crate) oracle: Oracle,
     pub(crate) document: String,
     pub(crate) lives: u32,
+    /// Items that a durable checkpoint was last seen to know as delivered.
+    durable: u64,
     /// How many items a later life may deliver again.
     repeats_max: u64,
 }
@@ -43,9 +49,24 @@ impl Chain {
     /// In a folder of its own.
     pub(crate) async fn new(mode: &str) -> Self {
         let folder = tempfile::tempdir().expect("a directory");
+        let buffer = folder.path().join("buffer");
+        Self::with(folder, &buffer, mode).await
+    }
+
+    /// In a folder of a volume.
+    pub(crate) async fn at(buffer: PathBuf, mode: &str) -> Self {
+        Self::with(tempfile::tempdir().expect("a directory"), &buffer, mode).await
+    }
+
+    async fn with(folder: tempfile::TempDir, buffer: &Path, mode: &str) -> Self {
         let oracle = Oracle::default();
-        let document = document(oracle.sink().await, &folder.path().join("buffer"), mode);
-        Self { folder, oracle, document, lives: 0, repeats_max: 0 }
+        let document = document(oracle.sink().await, buffer, mode);
+        Self { folder, oracle, document, lives: 0, durable: 0, repeats_max: 0 }
+    }
+
+    /// Where its buffer lies, unless that is on a volume.
+    pub(crate) fn buffer(&self) -> PathBuf {
+        self.folder.path().join("buffer")
     }
 
     /// A new life; none if it was killed before it took anything in.
@@ -58,6 +79,8 @@ impl Chain {
         }
         let status = agent.child.wait().expect("its output ended");
         assert_eq!(status.signal(), Some(9), "it ended by itself");
+        // It may have sent something before it listened.
+        self.allow_repeats();
         None
     }
 
@@ -66,8 +89,13 @@ impl Chain {
         life.agent.child.kill().unwrap_or(());
         life.agent.child.wait().expect("it can be waited for");
         life.producers.shutdown().await;
-        // Whatever arrived and was not known as delivered on disk may come again, and nothing else.
-        self.repeats_max += self.oracle.tally().arrived - life.durable;
+        self.durable = self.durable.max(life.durable);
+        self.allow_repeats();
+    }
+
+    /// Whatever arrived and was not known as delivered on disk may come again, and nothing else.
+    fn allow_repeats(&mut self) {
+        self.repeats_max += self.oracle.tally().arrived - self.durable;
     }
 
     /// A last life without faults.
@@ -111,6 +139,22 @@ impl Life {
     /// Waits until every producer has sent what it was to send.
     pub(crate) async fn loaded(&mut self) {
         while self.producers.join_next().await.is_some() {}
+    }
+
+    /// Nobody sends any more; what was on its way is neither acknowledged nor refused.
+    pub(crate) async fn stop_load(&mut self) {
+        self.producers.shutdown().await;
+    }
+
+    /// Waits until something holds, as long as the process lives.
+    pub(crate) async fn until(&mut self, what: &str, holds: impl Fn() -> bool) {
+        let (began, mut looks) = (Instant::now(), tokio::time::interval(LOOK_EVERY));
+        while !holds() {
+            looks.tick().await;
+            self.look().await;
+            assert!(self.agent.child.try_wait().expect("it can be waited for").is_none(), "it ended by itself");
+            assert!(began.elapsed() < DEADLINE, "{what} did not come");
+        }
     }
 
     /// Waits for the end; none if it does not come in time.

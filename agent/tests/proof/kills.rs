@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::chain::Chain;
+use crate::chain::{Chain, REACHED_WITHIN};
 use crate::oracle::{Backend, Tally};
 use crate::points::{POINTS, Point, Scene};
 use crate::rig::destination_sum;
@@ -18,8 +18,6 @@ use crate::{number, seed};
 const ROUNDS: u64 = 50;
 /// Kills that one directory lives through.
 const CHAIN: u32 = 8;
-/// How long a place may take to be reached under load; then the process is killed where it is.
-const REACHED_WITHIN: Duration = Duration::from_secs(4);
 /// Further tries at a place that a run missed: whether a write that is cut short is one of records or of a checkpoint is chance.
 const TRIES: u32 = 8;
 /// Requests before an end by SIGTERM.
@@ -38,7 +36,7 @@ struct Run {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_named_place_loses_nothing_that_was_acknowledged_from_disk() {
     let (rounds, seed) = (number("FOREBAY_ROUNDS").unwrap_or(ROUNDS), seed());
-    println!("replay: FOREBAY_SEED={seed} FOREBAY_ROUNDS={rounds} cargo xtask test --only kills");
+    println!("\nreplay: FOREBAY_SEED={seed} FOREBAY_ROUNDS={rounds} cargo xtask test --only kills");
     let mut chance = StdRng::seed_from_u64(seed);
     let mut run = Run::default();
     let mut chain: Option<Chain> = None;

@@ -1,16 +1,19 @@
-//! The real program against the real kernel: killed where it hurts. It is built with the fail points of the feature `failpoints`;
-//! `cargo xtask test --only kills` runs it.
+//! The real program against the real kernel: killed, its power cut, its disk full, failing, frozen, gone. It is built with the fail points
+//! of the feature `failpoints`; `cargo xtask test --only kills` and `--only power` run it.
 //!
-//! `FOREBAY_ROUNDS` says how many kills, `FOREBAY_SEED` which: both are printed. A seed replays what is done to the program, not how its
-//! threads take turns.
+//! `FOREBAY_ROUNDS` says how many kills or cuts, `FOREBAY_SEED` which: both are printed. A seed replays what is done to the program, not
+//! how its threads take turns.
 
 mod chain;
+mod faults;
 mod kills;
 mod oracle;
 mod points;
+mod power;
 #[expect(dead_code, reason = "a part of the rig serves only the other tests of this program")]
 #[path = "../rig/mod.rs"]
 mod rig;
+mod volume;
 
 /// A number of the environment.
 fn number(name: &str) -> Option<u64> {

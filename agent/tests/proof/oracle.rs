@@ -15,7 +15,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 /// Spans of one request: with their names about 4 KB, so that a segment of 64 KiB takes fifteen.
-const BATCH: u64 = 20;
+pub(crate) const BATCH: u64 = 20;
 /// Pause of a producer that was refused.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -58,6 +58,8 @@ struct Truth {
     arrived: BTreeMap<Item, u64>,
     /// Spans that nobody sent.
     wrong: Vec<String>,
+    /// Whether the power is gone, or going.
+    is_dark: bool,
 }
 
 /// Sums over all items.
@@ -117,11 +119,23 @@ impl Oracle {
                 Err(status) if !status.details().is_empty() => Told::Refused,
                 Err(_) => return,
             };
-            self.truth().told.extend(items.into_iter().map(|item| (item, told)));
+            self.note(items, told);
             if told == Told::Refused {
                 pause.tick().await;
             }
         }
+    }
+
+    /// Who would be told after a power cut is gone with the power; and ext4 may confirm a sync whose transaction it has just thrown away.
+    fn note(&self, items: Vec<Item>, told: Told) {
+        let mut truth = self.truth();
+        let told = if truth.is_dark { Told::Unknown } else { told };
+        truth.told.extend(items.into_iter().map(|item| (item, told)));
+    }
+
+    /// From now on no answer counts, or every one again.
+    pub(crate) fn set_dark(&self, is_dark: bool) {
+        self.truth().is_dark = is_dark;
     }
 
     /// The next items of a producer, of which nothing is known yet.

@@ -1,13 +1,14 @@
 //! Everything CI runs, as suites in one order: each prints its time and the closing lines of its tests, and the end is one table.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::console::{self, seconds};
 use crate::places::Places;
-use crate::process::Echo;
+use crate::process::{Echo, Program};
 use crate::release::{self, SELECTION};
 use crate::{cluster, demo, ebpf, preflight, tidy, tools};
 
@@ -32,7 +33,7 @@ struct Suite {
     run: fn(&Places) -> Result<Outcome>,
 }
 
-const SUITES: [Suite; 14] = [
+const SUITES: [Suite; 15] = [
     Suite { name: "format", next_step: "cargo fmt --all", run: format },
     Suite { name: "clippy", next_step: "cargo clippy --workspace --all-targets", run: clippy },
     Suite { name: "tidy", next_step: "mend the lines above; the rules stand in docs/style.md", run: tidy },
@@ -48,6 +49,7 @@ const SUITES: [Suite; 14] = [
     },
     Suite { name: "kernel", next_step: "run the failing test as root; target/bpf/agent-ebpf is what it loads", run: kernel },
     Suite { name: "kills", next_step: "the line `replay:` above runs the same kills again", run: kills },
+    Suite { name: "power", next_step: "the line `replay:` above cuts the power in the same way", run: power },
     Suite { name: "standalone", next_step: "cargo xtask demo --standalone", run: standalone },
     Suite { name: "crds", next_step: "cargo xtask cluster status", run: crds },
     Suite { name: "e2e", next_step: "look into target/e2e-artifacts, then cargo xtask cluster status", run: end_to_end },
@@ -229,13 +231,24 @@ fn kernel(places: &Places) -> Result<Outcome> {
 const PROOF: [&str; 4] = ["--features", "agent/failpoints", "--test", "proof"];
 
 fn kills(places: &Places) -> Result<Outcome> {
-    proof(places, "kills", &["kills", "points"])?;
+    proof(places.cargo(), places, "kills", &["--test-threads=1", "kills", "points"])?;
     Ok(Outcome::Passed)
 }
 
-fn proof(places: &Places, suite: &str, tests: &[&str]) -> Result<()> {
-    let arguments = [&PROOF[..], &["--", "--test-threads=1", "--nocapture"], tests].concat();
-    cargo_test(places, suite, &arguments, Echo::TestResults, &[])
+/// In a mount namespace of its own, so that no volume outlives a run that is cut off.
+fn power(places: &Places) -> Result<Outcome> {
+    let apart = |words: &[&str]| places.run("unshare").arg("--mount").args(words);
+    if !preflight::is_root() || !Path::new("/dev/loop-control").exists() || !apart(&["true"]).succeeds() {
+        return Ok(Outcome::Partly(
+            "no power was cut and no disk broken: volumes of their own need root, loop devices and mounts".to_owned(),
+        ));
+    }
+    proof(apart(&["cargo"]), places, "power", &["power", "faults"])?;
+    Ok(Outcome::Passed)
+}
+
+fn proof(cargo: Program, places: &Places, suite: &str, tests: &[&str]) -> Result<()> {
+    cargo.arg("test").args(SELECTION).args(PROOF).args(["--", "--nocapture"]).args(tests).shown_ok(&places.log(suite), Echo::TestResults)
 }
 
 fn standalone(places: &Places) -> Result<Outcome> {
