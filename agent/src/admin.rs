@@ -88,7 +88,7 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<BTreeMap<&
 
 async fn ledger(State(admin): State<Arc<Admin>>) -> Response {
     match admin.board.started() {
-        Some(started) => Json(LedgerPage::of(started, &started.engine.snapshot())).into_response(),
+        Some(started) => Json(LedgerPage::of(started, &started.engine.snapshot(), &admin.board.quarantine)).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, Json(admin.board.blockers())).into_response(),
     }
 }

@@ -27,10 +27,20 @@ pub(crate) struct Board {
     pub(crate) disk_failed: AtomicBool,
     /// Damaged records that verification found on disk, which count as `Corrupt` when their turn to be sent comes.
     pub(crate) damaged_records: AtomicU64,
+    /// Files in quarantine, their length, and the bound of it; all 0 without one.
+    pub(crate) quarantine: QuarantineGauges,
     /// When the storage thread last came around, in milliseconds since the Unix epoch; 0 without one.
     pub(crate) storage_beat: AtomicU64,
     /// The engine, once the buffer is open.
     started: OnceLock<Started>,
+}
+
+/// What the quarantine holds.
+#[derive(Debug, Default)]
+pub(crate) struct QuarantineGauges {
+    pub(crate) files: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) bytes_max: AtomicU64,
 }
 
 /// What exists from the moment the buffer is open.
@@ -86,6 +96,7 @@ impl Board {
             draining: AtomicBool::new(false),
             disk_failed: AtomicBool::new(false),
             damaged_records: AtomicU64::new(0),
+            quarantine: QuarantineGauges::default(),
             storage_beat: AtomicU64::new(0),
             started: OnceLock::new(),
         }

@@ -1,15 +1,18 @@
 //! One task per destination: it asks the engine for records, keeps as many on their way as the engine gives out, and reports
 //! what became of each. A slow or dead destination holds back nobody but itself.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
-use outputs::{Attempt, Output};
+use otlp::Rules;
+use outputs::{Attempt, BatchId, Output};
 use pipeline::{DestinationIndex, Outcome, RecordId, Send};
 use spool::points::reach;
 use spool::{ReadError, Reader};
+use vocabulary::{ClassCounts, Signal};
 
 use crate::board::Board;
 use crate::engine::Engine;
@@ -22,6 +25,8 @@ pub(crate) struct Dispatch {
     pub(crate) engine: Arc<Engine>,
     pub(crate) board: Arc<Board>,
     pub(crate) destination: DestinationIndex,
+    /// Names the buffer to the destination.
+    pub(crate) buffer: Arc<str>,
     pub(crate) output: Output,
     /// Reads what memory no longer holds; none without a disk.
     pub(crate) reader: Option<Reader>,
@@ -30,6 +35,8 @@ pub(crate) struct Dispatch {
 /// What one record's attempt led to. An unreadable record says nothing about the destination.
 struct Landed {
     id: RecordId,
+    /// The items of the slice that was sent; none for a whole record, and where nothing was sent.
+    slice: Option<ClassCounts>,
     outcome: Outcome,
     seen: Option<Attempt>,
 }
@@ -56,18 +63,26 @@ impl Dispatch {
     }
 
     async fn fly(&self, send: Send) -> Landed {
-        let Send { id, signal, counts, body, .. } = send;
-        let body = match body {
-            Some(body) => body,
-            None => match self.read(id).await {
-                Ok(body) => body,
-                Err(outcome) => return Landed { id, outcome, seen: None },
-            },
+        let Send { id, signal, counts, body, items, .. } = send;
+        let is_slice = items.is_some();
+        let batch = BatchId { buffer: &self.buffer, record: id, items: items.clone() };
+        let cut = match body {
+            Some(body) => Ok(body),
+            None => self.read(id).await,
+        };
+        let cut = match (cut, items) {
+            (Ok(body), Some(items)) => cut_out(signal, body, items).await,
+            (Ok(body), None) => Ok((counts, body)),
+            (Err(outcome), _) => Err(outcome),
+        };
+        let (counts, body) = match cut {
+            Ok(cut) => cut,
+            Err(outcome) => return Landed { id, slice: None, outcome, seen: None },
         };
         reach("dispatch.sending");
-        let attempt = self.output.send(signal, counts, body).await;
+        let attempt = self.output.send(&batch, signal, counts, body).await;
         reach("dispatch.answered");
-        Landed { id, outcome: attempt.outcome, seen: Some(attempt) }
+        Landed { id, slice: is_slice.then_some(counts), outcome: attempt.outcome, seen: Some(attempt) }
     }
 
     /// Reads a record back. Damage is final; a disk that does not answer is asked again, which is no matter of the destination.
@@ -84,12 +99,29 @@ impl Dispatch {
     }
 
     fn report(&self, landed: Landed) {
-        self.engine.with(|pipeline, now| pipeline.handle_outcome(now, self.destination, landed.id, landed.outcome));
+        let Landed { id, slice, outcome, seen } = landed;
+        self.engine.with(|pipeline, now| match slice {
+            Some(counts) => pipeline.handle_slice_outcome(now, self.destination, id, counts, outcome),
+            None => pipeline.handle_outcome(now, self.destination, id, outcome),
+        });
         reach("dispatch.settled");
         self.engine.wake_settled();
-        if let Some(attempt) = landed.seen {
+        if let Some(attempt) = seen {
             self.board.saw_attempt(self.destination, &attempt);
         }
+    }
+}
+
+/// Cuts a slice out of a record, aside from the tasks that serve others: a large one takes milliseconds.
+async fn cut_out(signal: Signal, body: Bytes, items: Range<u32>) -> Result<(ClassCounts, Bytes), Outcome> {
+    let cut = tokio::task::spawn_blocking(move || otlp::slice(signal, &body, std::slice::from_ref(&items), &Rules::default())).await;
+    match cut {
+        Ok(Ok(cut)) => Ok(cut),
+        Ok(Err(cause)) => {
+            tracing::error!(error = %cause, "a record that was well formed when it was taken in is not any more; it is counted as Corrupt");
+            Err(Outcome::Unreadable)
+        }
+        Err(_) => Err(Outcome::LocalFault),
     }
 }
 

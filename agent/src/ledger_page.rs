@@ -1,12 +1,13 @@
 //! The ledger as JSON: every cell that has something to tell, for people, the demonstration and tests. Names are those of the API.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use pipeline::{Books, DestinationBook, DestinationCell, InputCell, KernelBook};
 use serde::Serialize;
 use vocabulary::{Class, DropReason, LossReason, RefuseReason, Signal};
 
-use crate::board::Started;
+use crate::board::{QuarantineGauges, Started};
 use crate::receipt::PreviousEnd;
 use crate::snapshot::Snapshot;
 
@@ -24,6 +25,7 @@ pub(crate) struct LedgerPage<'a> {
     requests_refused: Reasons,
     crash_volatile_bounds: [u64; 2],
     broken: Option<&'a str>,
+    quarantine: QuarantineRow,
     gauges: GaugeRow,
 }
 
@@ -78,6 +80,14 @@ struct KernelRow {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+struct QuarantineRow {
+    files: u64,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct GaugeRow {
     memory_bytes: u64,
     memory_bytes_max: u64,
@@ -92,7 +102,7 @@ struct GaugeRow {
 
 impl<'a> LedgerPage<'a> {
     /// Reads one moment.
-    pub(crate) fn of(started: &'a Started, snapshot: &'a Snapshot) -> Self {
+    pub(crate) fn of(started: &'a Started, snapshot: &'a Snapshot, quarantine: &QuarantineGauges) -> Self {
         let Snapshot { books, gauges, broken } = snapshot;
         let Books { inputs, destinations, kernel, requests_refused, crash_volatile_bounds: (lower, upper) } = books;
         Self {
@@ -104,6 +114,11 @@ impl<'a> LedgerPage<'a> {
             requests_refused: refused(requests_refused),
             crash_volatile_bounds: [*lower, *upper],
             broken: broken.as_deref(),
+            quarantine: QuarantineRow {
+                files: quarantine.files.load(Ordering::Relaxed),
+                bytes: quarantine.bytes.load(Ordering::Relaxed),
+                bytes_max: quarantine.bytes_max.load(Ordering::Relaxed),
+            },
             gauges: GaugeRow {
                 memory_bytes: gauges.memory_bytes,
                 memory_bytes_max: gauges.memory_bytes_max,

@@ -28,6 +28,7 @@ mod ledger_page;
 mod logging;
 mod metrics;
 mod pods;
+mod quarantine;
 mod receipt;
 mod report;
 mod retained;

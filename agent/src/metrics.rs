@@ -253,6 +253,15 @@ fn board_gauges(encoder: &mut DescriptorEncoder<'_>, board: &Board) -> Result<()
     gauge(encoder, "disk_failed", "1 while the disk failed and is not used", |family| {
         family.gauge(&[], u64::from(board.disk_failed.load(Ordering::Relaxed)))
     })?;
+    let quarantine = &board.quarantine;
+    let plain = [
+        ("quarantine_files", "Records of which a destination found something bad, kept in quarantine", &quarantine.files),
+        ("quarantine_bytes", "Length of what is kept in quarantine, in bytes", &quarantine.bytes),
+        ("quarantine_limit_bytes", "Bound of the quarantine, in bytes; 0 without one", &quarantine.bytes_max),
+    ];
+    for (name, help, value) in plain {
+        gauge(encoder, name, help, |family| family.gauge(&[], value.load(Ordering::Relaxed)))?;
+    }
     counter(
         encoder,
         "disk_damaged_records",

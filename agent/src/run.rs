@@ -25,6 +25,7 @@ use crate::engine::{Engine, unix_ms};
 use crate::fleet::FleetClient;
 use crate::kernel::Kernel;
 use crate::ledger_page::LedgerPage;
+use crate::quarantine::Shelf;
 use crate::receipt::{self, PreviousEnd, Receipt};
 use crate::report::Reporter;
 use crate::settings::Settings;
@@ -104,7 +105,7 @@ async fn run(settings: Settings, file: Option<&Path>) -> anyhow::Result<()> {
 /// The pipeline as the disk knew it, and the disk.
 struct Opened {
     pipeline: Pipeline,
-    spool: Option<Spool>,
+    spool: Option<(Spool, Shelf)>,
     ledger_id: String,
     previous_end: PreviousEnd,
 }
@@ -121,9 +122,11 @@ async fn open_buffer(settings: &Settings, place: &Place, board: &Arc<Board>) -> 
     let previous_end = receipt::take(Path::new(&disk.path), is_used);
     tracing::info!(records = recovery.recovered.stored.len(), path = disk.path, ?previous_end, "the buffer is open");
     let ledger_id = spool.buffer_id();
-    let recovered = Recovered { unix_ms: unix_ms(), ..recovery.recovered };
+    let generation = recovery.recovered.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.generation);
+    let (shelf, quarantined) = Shelf::open(disk, &place.host(), generation);
+    let recovered = Recovered { quarantined, unix_ms: unix_ms(), ..recovery.recovered };
     let pipeline = Pipeline::new(settings.pipeline.clone(), Some(recovered));
-    Opened { pipeline, spool: Some(spool), ledger_id, previous_end }
+    Opened { pipeline, spool: Some((spool, shelf)), ledger_id, previous_end }
 }
 
 /// The running parts.
@@ -138,19 +141,19 @@ struct Agent {
 impl Agent {
     fn build(settings: &Settings, board: Arc<Board>, opened: Opened) -> anyhow::Result<Self> {
         let Opened { pipeline, spool, ledger_id, previous_end } = opened;
-        let reader = spool.as_ref().map(Spool::reader);
+        let reader = spool.as_ref().map(|(spool, _)| spool.reader());
         let (jobs, waiting) = mpsc::channel(QUEUE_MAX);
         let engine = Arc::new(Engine::new(pipeline, settings.targets.len(), spool.is_some().then_some(jobs)));
         let storage = match spool {
-            Some(spool) => {
-                let storage = Storage::new(spool, settings.retention, engine.clone(), board.clone());
+            Some((spool, shelf)) => {
+                let storage = Storage::new(spool, shelf, settings.retention, engine.clone(), board.clone());
                 let runtime = Handle::current();
                 let thread = std::thread::Builder::new().name("storage".into()).spawn(move || storage.run(waiting, &runtime));
                 Some(thread.context("cannot start the storage thread")?)
             }
             None => None,
         };
-        let dispatchers = dispatchers(settings, &engine, &board, reader.as_ref())?;
+        let dispatchers = dispatchers(settings, &engine, &board, reader.as_ref(), &ledger_id)?;
         board.start(Started { engine: engine.clone(), ledger_id, previous_end });
         Ok(Self { engine, board, dispatchers, storage })
     }
@@ -205,7 +208,7 @@ impl Agent {
         }
         if let Some(started) = self.board.started() {
             let snapshot = started.engine.snapshot();
-            let ledger = serde_json::to_string(&LedgerPage::of(started, &snapshot)).unwrap_or_default();
+            let ledger = serde_json::to_string(&LedgerPage::of(started, &snapshot, &self.board.quarantine)).unwrap_or_default();
             tracing::info!(ledger, "ended");
         }
     }
@@ -276,12 +279,20 @@ async fn leave_receipt(receipt: Receipt, directory: String) {
     }
 }
 
-fn dispatchers(settings: &Settings, engine: &Arc<Engine>, board: &Arc<Board>, reader: Option<&Reader>) -> anyhow::Result<JoinSet<()>> {
+fn dispatchers(
+    settings: &Settings,
+    engine: &Arc<Engine>,
+    board: &Arc<Board>,
+    reader: Option<&Reader>,
+    buffer: &str,
+) -> anyhow::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
+    let buffer: Arc<str> = buffer.into();
     for (position, target) in (0_u8..).zip(&settings.targets) {
         let output = target.open().context("a destination cannot be set up")?;
         let destination = DestinationIndex(position);
-        let dispatch = Dispatch { engine: engine.clone(), board: board.clone(), destination, output, reader: reader.cloned() };
+        let buffer = buffer.clone();
+        let dispatch = Dispatch { engine: engine.clone(), board: board.clone(), destination, buffer, output, reader: reader.cloned() };
         tasks.spawn(dispatch.run());
     }
     Ok(tasks)

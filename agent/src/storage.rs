@@ -17,6 +17,7 @@ use vocabulary::{Class, ClassCounts};
 use crate::board::Board;
 use crate::engine::{Engine, unix_ms};
 use crate::intake::add;
+use crate::quarantine::Shelf;
 use crate::retained::Retained;
 use crate::window::Window;
 
@@ -117,6 +118,7 @@ impl Append {
 /// The thread's state.
 pub(crate) struct Storage {
     spool: Spool,
+    shelf: Shelf,
     engine: Arc<Engine>,
     board: Arc<Board>,
     health: Health,
@@ -162,9 +164,10 @@ impl Health {
 }
 
 impl Storage {
-    pub(crate) fn new(spool: Spool, retention: Retention, engine: Arc<Engine>, board: Arc<Board>) -> Self {
+    pub(crate) fn new(spool: Spool, shelf: Shelf, retention: Retention, engine: Arc<Engine>, board: Arc<Board>) -> Self {
         Self {
             spool,
+            shelf,
             engine,
             board,
             health: Health::Good,
@@ -192,6 +195,9 @@ impl Storage {
             let finish = self.work(&mut waiting);
             self.verify_under_load();
             self.board.storage_beat.store(unix_ms(), Ordering::Relaxed);
+            self.shelf.copy_out(&self.engine, &self.spool);
+            self.shelf.look(&self.engine);
+            self.shelf.show(&self.board);
             if let Some(finish) = finish {
                 let durable = self.checkpoint();
                 // Nobody waits any more only when the process is being forced to end.
@@ -309,6 +315,7 @@ impl Storage {
         }
         let settled = self.engine.with(|pipeline, _| pipeline.handle_checkpointed(checkpoint.generation));
         reach("checkpoint.durable");
+        self.shelf.forget(checkpoint.generation);
         match self.retained.release(&mut self.spool, &settled) {
             Ok(()) if matches!(self.health, Health::Failed { refused_records: false, .. }) => self.heal(),
             Ok(()) => {}
@@ -418,7 +425,7 @@ mod tests {
     fn storage(directory: &std::path::Path, engine: Arc<Engine>) -> Storage {
         let options = spool::Options { segment_bytes: 1 << 20, budget_bytes: 0, identity: "test".into(), host: "here".into() };
         let (spool, _) = Spool::open(directory, options).expect("an empty directory can be opened");
-        Storage::new(spool, Retention::Nothing, engine, Arc::new(Board::new(std::iter::empty())))
+        Storage::new(spool, Shelf::none(), Retention::Nothing, engine, Arc::new(Board::new(std::iter::empty())))
     }
 
     #[test]

@@ -98,6 +98,35 @@ async fn a_killed_mirror_loses_nothing_it_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_bad_spans_are_kept_apart_until_a_tool_takes_them_out_whatever_ends_the_process() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (sink, address) = Sink::start().await;
+    let document = document(address, &disk(directory.path(), "Mirror", 1_048_576));
+    let agent = Agent::start(directory.path(), &document);
+    let mut body = request("a", 100, 0, 10);
+    for position in [17, 64] {
+        let span = &mut body.resource_spans[0].scope_spans[0].spans[position];
+        span.name.insert_str(0, rig::BAD);
+    }
+    agent.client().await.export(body).await.expect("there is room");
+    let is_searched = |ledger: &serde_json::Value| destination_sum(ledger, "/delivered") == 98 && ledger["quarantine"]["files"] == 1;
+    let ledger = agent.await_ledger("the search", is_searched).await;
+    assert_eq!((destination_sum(&ledger, "/held/quarantined"), destination_sum(&ledger, "/dropped/Rejected")), (2, 0));
+    assert_eq!((sink.distinct(), sink.distinct_with(rig::BAD)), (98, 0));
+    agent.signal("KILL");
+    assert!(!agent.ended().1);
+    let agent = Agent::start(directory.path(), &document);
+    let ledger = agent.await_ledger("the quarantine of both lives", |ledger| ledger["quarantine"]["files"] == 1).await;
+    assert_eq!(destination_sum(&ledger, "/held/quarantined"), 2);
+    let names = std::fs::read_dir(directory.path().join("buffer/quarantine")).expect("it is there");
+    let mut paths = names.map(|entry| entry.expect("an entry").path());
+    let file = paths.find(|path| path.extension().is_some_and(|state| state == "quarantined")).expect("the file");
+    std::fs::rename(&file, file.with_extension("removed")).expect("a tool may");
+    let ledger = agent.await_ledger("the end of it", |ledger| destination_sum(ledger, "/dropped/Rejected") == 2).await;
+    assert_eq!((destination_sum(&ledger, "/held/quarantined"), destination_sum(&ledger, "/delivered")), (0, 98));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sigterm_delivers_what_is_held_and_ends_with_the_ledger() {
     let directory = tempfile::tempdir().expect("a directory");
     let (sink, address) = Sink::start().await;

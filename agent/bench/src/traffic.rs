@@ -11,10 +11,10 @@ use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use inputs::{Answer, Gate, Listener, Room, Settings};
 use otlp::{Limits, Rules};
-use outputs::{OtlpGrpc, Output};
-use pipeline::Outcome;
+use outputs::{BatchId, OtlpGrpc, Output};
+use pipeline::{Outcome, RecordId};
 use tokio::sync::Notify;
-use vocabulary::{ClassCounts, DropReason, Signal};
+use vocabulary::{Class, ClassCounts, DropReason, Signal};
 
 use crate::agent::LOAD_CORE;
 use crate::{machine, payload};
@@ -123,7 +123,11 @@ impl Load {
         self.next += 1;
         let body = self.requests.get(self.next % self.requests.len()).cloned().unwrap_or_default();
         let output = self.output.clone();
-        async move { output.send(Signal::Traces, ClassCounts::default(), body).await.outcome }
+        let record = RecordId { class: Class::Normal, sequence: self.next as u64 };
+        async move {
+            let batch = BatchId { buffer: "bench", record, items: None };
+            output.send(&batch, Signal::Traces, ClassCounts::default(), body).await.outcome
+        }
     }
 }
 

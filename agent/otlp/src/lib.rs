@@ -11,7 +11,8 @@
 //! ```text
 //!   body ──▶ inspect ──▶ items per class          (one pass, no allocation)
 //!        ├─▶ tenant  ──▶ whose it is           (the resources alone, no allocation)
-//!        └─▶ split   ──▶ one request per class    (only under pressure; same resource and scope envelopes)
+//!        ├─▶ split   ──▶ one request per class    (only under pressure; same resource and scope envelopes)
+//!        └─▶ slice   ──▶ a request of some items  (to find the bad ones of a request that was refused)
 //! ```
 //!
 //! # Limits
@@ -21,11 +22,13 @@
 
 pub mod response;
 mod schema;
+mod slice;
 mod split;
 mod tenant;
 mod walk;
 mod wire;
 
+pub use slice::slice;
 pub use split::split;
 pub use tenant::tenant;
 pub use walk::{Limits, Rules, inspect};

@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span};
-use otlp::{Limits, Malformed, Rules, inspect, response, split};
+use otlp::{Limits, Malformed, Rules, inspect, response, slice, split};
 use proptest::prelude::*;
 use prost::Message;
 use vocabulary::{Class, ClassCounts, Signal};
@@ -340,4 +340,87 @@ fn an_empty_answer_is_full_success() {
     assert_eq!(response::success(), Bytes::new());
     let none = ExportTraceServiceResponse { partial_success: Some(ExportTracePartialSuccess::default()) };
     assert_eq!(response::read_partial_success(&none.encode_to_vec()), Ok(response::PartialSuccess::default()));
+}
+
+/// Every item of a request in its order, each with all that stands around it.
+fn flat(signal: Signal, body: &[u8]) -> Vec<String> {
+    match signal {
+        Signal::Traces => {
+            let request = ExportTraceServiceRequest::decode(body).expect("a request");
+            let groups = request.resource_spans.iter().flat_map(|group| group.scope_spans.iter().map(move |scope| (group, scope)));
+            groups
+                .flat_map(|(group, scope)| {
+                    let around = format!("{:?} {} {:?} {}", group.resource, group.schema_url, scope.scope, scope.schema_url);
+                    scope.spans.iter().map(move |span| format!("{around} {span:?}"))
+                })
+                .collect()
+        }
+        Signal::Logs => {
+            let request = ExportLogsServiceRequest::decode(body).expect("a request");
+            let groups = request.resource_logs.iter().flat_map(|group| group.scope_logs.iter().map(move |scope| (group, scope)));
+            groups
+                .flat_map(|(group, scope)| {
+                    let around = format!("{:?} {:?}", group.resource, scope.scope);
+                    scope.log_records.iter().map(move |record| format!("{around} {record:?}"))
+                })
+                .collect()
+        }
+        _ => {
+            let request = ExportMetricsServiceRequest::decode(body).expect("a request");
+            let groups = request.resource_metrics.iter().flat_map(|group| group.scope_metrics.iter().map(move |scope| (group, scope)));
+            groups
+                .flat_map(|(group, scope)| scope.metrics.iter().map(move |metric| (group, scope, metric)))
+                .flat_map(|(group, scope, metric)| {
+                    let around = format!("{:?} {:?} {}", group.resource, scope.scope, metric.name);
+                    points(metric).into_iter().map(move |point| format!("{around} {point}"))
+                })
+                .collect()
+        }
+    }
+}
+
+/// The data points of a metric, each with what its kind says beside the points.
+fn points(metric: &Metric) -> Vec<String> {
+    fn each<T: std::fmt::Debug>(kind: &str, points: &[T]) -> Vec<String> {
+        points.iter().map(|point| format!("{kind} {point:?}")).collect()
+    }
+    match &metric.data {
+        Some(metric::Data::Gauge(data)) => each("gauge", &data.data_points),
+        Some(metric::Data::Sum(data)) => each(&format!("sum {} {}", data.is_monotonic, data.aggregation_temporality), &data.data_points),
+        Some(metric::Data::Histogram(data)) => each(&format!("histogram {}", data.aggregation_temporality), &data.data_points),
+        Some(metric::Data::ExponentialHistogram(data)) => each("exponential", &data.data_points),
+        Some(metric::Data::Summary(data)) => each("summary", &data.data_points),
+        None => Vec::new(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn slices_of_a_request_are_its_items_with_all_that_stands_around_them(
+        (signal, first, second) in two_requests(),
+        cuts in prop::array::uniform3(any::<prop::sample::Index>()),
+    ) {
+        let body = [first, second].concat();
+        let items = flat(signal, &body);
+        let mut cuts = cuts.map(|cut| cut.index(items.len() + 1) as u32);
+        cuts.sort_unstable();
+        let [start, middle, end] = cuts;
+        let rules = Rules::default();
+        let (front, back) = (0..start, middle..end);
+        let outer = [start..middle, end..items.len() as u32];
+        let mut sum = ClassCounts::default();
+        for (ranges, expected) in [
+            (std::slice::from_ref(&front), items[..start as usize].to_vec()),
+            (std::slice::from_ref(&back), items[middle as usize..end as usize].to_vec()),
+            (&outer[..], [&items[start as usize..middle as usize], &items[end as usize..]].concat()),
+        ] {
+            let (counts, part) = slice(signal, &body, ranges, &rules).expect("it is well formed");
+            prop_assert_eq!(flat(signal, &part), expected);
+            prop_assert_eq!(inspect(signal, &part, &rules, &WIDE), Ok(counts));
+            for (class, items) in counts.iter() {
+                sum[class] += items;
+            }
+        }
+        prop_assert_eq!(inspect(signal, &body, &rules, &WIDE), Ok(sum));
+    }
 }

@@ -10,6 +10,7 @@ use tonic::{Code, Request, Status};
 use vocabulary::Signal;
 
 use crate::attempt::{Attempt, Condition};
+use crate::batch::{BATCH_ID_KEY, BatchId};
 use crate::raw::Raw;
 
 /// Longest time one call may take, from the first byte sent to the answer.
@@ -87,8 +88,8 @@ impl OtlpGrpc {
     }
 
     /// Sends one record.
-    pub(crate) async fn send(&self, signal: Signal, body: Bytes) -> Attempt {
-        match tokio::time::timeout(CALL_TIME_MAX, self.call(signal, body)).await {
+    pub(crate) async fn send(&self, batch: &BatchId<'_>, signal: Signal, body: Bytes) -> Attempt {
+        match tokio::time::timeout(CALL_TIME_MAX, self.call(batch, signal, body)).await {
             Ok(Ok(Answered::Read(response))) => read_response(&response),
             Ok(Ok(Answered::TooLarge)) => Attempt::delivered_unread(RESPONSE_BYTES_MAX),
             Ok(Err(status)) => Attempt::failed(&status),
@@ -96,11 +97,14 @@ impl OtlpGrpc {
         }
     }
 
-    async fn call(&self, signal: Signal, body: Bytes) -> Result<Answered, Status> {
+    async fn call(&self, batch: &BatchId<'_>, signal: Signal, body: Bytes) -> Result<Answered, Status> {
         let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(RESPONSE_BYTES_MAX);
         client.ready().await.map_err(|cause| Status::from_error(Box::new(cause)))?;
         // The response is read as a stream because a refusal then fails the call itself: what fails afterwards is about an answer.
-        let request = Request::new(futures::stream::once(std::future::ready(body)));
+        let mut request = Request::new(futures::stream::once(std::future::ready(body)));
+        if let Some(name) = batch.metadata() {
+            request.metadata_mut().insert(BATCH_ID_KEY, name);
+        }
         let mut answers = client.streaming(request, path(signal), Raw).await?.into_inner();
         let answer = match answers.message().await {
             Ok(Some(answer)) => answer,

@@ -83,8 +83,9 @@ impl Pipeline {
         for (destination, book) in self.destinations.iter().zip(&mut books.destinations) {
             for (signal, row) in Signal::ALL.into_iter().zip(&mut book.cells) {
                 for (cell, volatile) in row.iter_mut().zip(crate::moves::row(&destination.volatile, signal)) {
-                    let total = cell.held.total();
-                    cell.held = Held { queued: *volatile, on_disk: total.saturating_sub(*volatile), ..Held::default() };
+                    let quarantined = cell.held.quarantined;
+                    let on_disk = cell.held.total().saturating_sub(quarantined + *volatile);
+                    cell.held = Held { queued: *volatile, on_disk, quarantined, ..Held::default() };
                 }
             }
         }

@@ -2,14 +2,19 @@
 //! destination that is dead holds back nobody else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
-use vocabulary::{Class, Signal};
+use vocabulary::{Class, ClassCounts, DropReason, Signal};
 
 use crate::engine::{Entry, Lane};
 use crate::lanes::{Head, Turns};
+use crate::moves::{Rest as Remains, Settlement};
 use crate::per_class::PerClass;
+use crate::poison::Answer;
+use crate::quarantine::FoundBad;
 use crate::sorted::SortedMap;
+use crate::suspects::Suspects;
 use crate::{Circuit, Config, DestinationConfig, DestinationGauge, IdRanges, RecordId, RetryPolicy, jitter};
 
 /// Shortest pause after a failure: full jitter may draw nearly zero, which would be no pause at all.
@@ -35,7 +40,7 @@ pub(crate) struct Queue {
 
 /// How often a record was handed out, and how many of those times the agent could not read it back.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tries {
+pub(crate) struct Tries {
     handed_out: u32,
     faults: u32,
     /// Failures that may be the record's fault, and how many records the destination had taken at the last of them.
@@ -68,11 +73,13 @@ enum Health {
 }
 
 /// A record chosen to be sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Chosen {
     pub(crate) id: RecordId,
     /// Tries it had before this one.
     pub(crate) tries: u32,
+    /// The part of it that is sent; none means all.
+    pub(crate) items: Option<Range<u32>>,
 }
 
 /// The state of one destination.
@@ -90,7 +97,11 @@ pub(crate) struct Destination {
     /// Records that wait by themselves, and when each may be tried again.
     resting: BTreeMap<RecordId, Rest>,
     rests: BTreeSet<(Duration, RecordId)>,
-    /// Records that are unsettled here, and neither in flight nor resting.
+    /// Records it found bad, being searched.
+    suspects: Suspects,
+    /// Records whose bad items are all found and are to be copied out, and whether the shell is at it.
+    aside: BTreeMap<RecordId, (Flight, bool)>,
+    /// Records that are unsettled here, and neither in flight, resting nor to be copied out.
     waiting: u64,
     /// Items held in memory alone, by signal and class; what a crash would take.
     pub(crate) volatile: [[u64; Class::COUNT]; Signal::COUNT],
@@ -115,6 +126,8 @@ impl Destination {
             in_flight: SortedMap::default(),
             resting: BTreeMap::new(),
             rests: BTreeSet::new(),
+            suspects: Suspects::default(),
+            aside: BTreeMap::new(),
             waiting: 0,
             volatile: Default::default(),
             health: Health::Closed,
@@ -143,6 +156,13 @@ impl Destination {
         if self.waiting == 0 || !self.has_room() || !self.end_pause(now) {
             return None;
         }
+        let others_wait = self.waiting > self.suspects.waiting();
+        if let Some((id, tries, items)) = self.suspects.choose(others_wait) {
+            return Some(self.hand_out(now, id, tries, Some(items)));
+        }
+        if !others_wait {
+            return None;
+        }
         // Of a destination that fails, every other probe is a fresh record, so that one record it chokes on cannot stop the rest.
         let fresh_first = self.failures() % 2 == 1;
         let mut candidates = PerClass([None; Class::COUNT]);
@@ -156,16 +176,81 @@ impl Destination {
         let class = self.turns.pick(&heads)?;
         let (sequence, tries) = candidates[class]?;
         self.queues[class].leave(sequence);
-        let id = RecordId { class, sequence };
+        Some(self.hand_out(now, RecordId { class, sequence }, tries, None))
+    }
+
+    fn hand_out(&mut self, now: Duration, id: RecordId, tries: Tries, items: Option<Range<u32>>) -> Chosen {
         self.waiting -= 1;
         let handed_out = tries.handed_out.saturating_add(1);
         self.in_flight.insert(id, Flight { tries: Tries { handed_out, ..tries }, sent_at: now });
-        Some(Chosen { id, tries: tries.handed_out })
+        Chosen { id, tries: tries.handed_out, items }
     }
 
     /// The answer for a record arrived; none if it was not on its way.
     pub(crate) fn land(&mut self, id: RecordId) -> Option<Flight> {
+        self.suspects.land(id);
         self.in_flight.remove(&id)
+    }
+
+    /// Notes what it said of a record that it found bad, or of a slice of it. Whether all its items are decided; none if what was
+    /// sent is not what was asked for.
+    pub(crate) fn note_answer(&mut self, id: RecordId, items: u32, answer: Answer) -> Option<bool> {
+        self.suspects.note(id, items, answer)
+    }
+
+    pub(crate) fn is_searched(&self, id: RecordId) -> bool {
+        self.suspects.contains(id)
+    }
+
+    /// Why what was found bad of the record is.
+    pub(crate) fn reason(&self, id: RecordId) -> DropReason {
+        self.suspects.reason(id)
+    }
+
+    pub(crate) fn is_any_bad(&self, id: RecordId) -> bool {
+        self.suspects.found(id).is_some_and(|(_, bad)| !bad.is_empty())
+    }
+
+    /// All bad items of a record are found: they wait to be copied out.
+    pub(crate) fn set_aside(&mut self, id: RecordId, flight: Flight) {
+        self.aside.insert(id, (flight, false));
+    }
+
+    /// The next record whose bad items are to be copied out.
+    pub(crate) fn choose_aside(&mut self, now: Duration) -> Option<RecordId> {
+        self.end_rests(now);
+        let (&id, (_, is_out)) = self.aside.iter_mut().find(|(_, (_, is_out))| !*is_out)?;
+        *is_out = true;
+        Some(id)
+    }
+
+    /// The last flight of a record whose bad items are being copied out.
+    pub(crate) fn aside(&self, id: RecordId) -> Option<Flight> {
+        self.aside.get(&id).filter(|(_, is_out)| *is_out && !self.resting.contains_key(&id)).map(|&(flight, _)| flight)
+    }
+
+    /// The bad items of a record.
+    pub(crate) fn found_bad(&self, id: RecordId, counts: &ClassCounts) -> Option<FoundBad> {
+        let (taken, bad) = self.suspects.found(id)?;
+        let left = crate::quarantine::remainder(counts, &taken);
+        let items = if left == *counts { Vec::new() } else { bad.to_vec() };
+        let [_, rejected] = taken;
+        Some(FoundBad { counts: left, rejected, items, reason: self.reason(id) })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The record is settled: what was confirmed of it in slices stays confirmed.
+    pub(crate) fn close(&mut self, id: RecordId, how: Settlement) -> Settlement {
+        match (self.suspects.end(id), how) {
+            (Some((delivered, rejected)), Settlement::Dropped(rest)) => {
+                Settlement::Parts { delivered, rejected, rest: Remains::Dropped(rest) }
+            }
+            (Some((delivered, rejected)), Settlement::Quarantined) => Settlement::Parts { delivered, rejected, rest: Remains::Quarantined },
+            (_, how) => how,
+        }
     }
 
     /// The destination answered: it is well, whatever it thought of the record.
@@ -213,8 +298,18 @@ impl Destination {
 
     /// The record is to be sent again, in its place.
     pub(crate) fn requeue(&mut self, id: RecordId, flight: Flight) {
+        self.wait(id, flight.tries);
+    }
+
+    fn wait(&mut self, id: RecordId, tries: Tries) {
+        if let Some((flight, is_out)) = self.aside.get_mut(&id) {
+            (flight.tries, *is_out) = (tries, false);
+            return;
+        }
         self.waiting += 1;
-        self.queues[id.class].behind.insert(id.sequence, flight.tries);
+        if !self.suspects.wait(id, tries) {
+            self.queues[id.class].behind.insert(id.sequence, tries);
+        }
     }
 
     /// The record could not be read back: it waits by itself. Whether it does; the last fault is one too many.
@@ -234,18 +329,22 @@ impl Destination {
         while let Some(&(until, id)) = self.rests.first().filter(|(until, _)| *until <= now) {
             self.rests.remove(&(until, id));
             if let Some(rest) = self.resting.remove(&id) {
-                self.waiting += 1;
-                self.queues[id.class].behind.insert(id.sequence, rest.tries);
+                self.wait(id, rest.tries);
             }
         }
     }
 
     /// The record is given up: takes it out of wherever it stands.
     pub(crate) fn forget(&mut self, id: RecordId) {
+        let is_aside = self.aside.remove(&id).is_some();
         if let Some(rest) = self.resting.remove(&id) {
             self.rests.remove(&(rest.until, id));
-        } else if self.in_flight.remove(&id).is_none() {
-            self.queues[id.class].behind.remove(&id.sequence);
+        } else if is_aside {
+            // It waits for the shell, not for its turn.
+        } else if self.land(id).is_none() {
+            if !self.suspects.forget(id) {
+                self.queues[id.class].behind.remove(&id.sequence);
+            }
             self.waiting = self.waiting.saturating_sub(1);
         }
     }
@@ -258,9 +357,15 @@ impl Destination {
         self.in_flight.contains_key(&id)
     }
 
+    /// Whether the shell has the record in hand: it is on its way, or is being copied out.
+    pub(crate) fn is_busy(&self, id: RecordId) -> bool {
+        self.is_in_flight(id) || self.aside(id).is_some()
+    }
+
     /// Whether the record was handed out before, and waits.
     pub(crate) fn is_retrying(&self, id: RecordId) -> bool {
-        self.resting.contains_key(&id) || self.queues[id.class].behind.get(&id.sequence).is_some_and(|tries| tries.handed_out > 0)
+        let is_alone = self.resting.contains_key(&id) || self.is_searched(id);
+        is_alone || self.queues[id.class].behind.get(&id.sequence).is_some_and(|tries| tries.handed_out > 0)
     }
 
     pub(crate) const fn is_failing(&self) -> bool {
@@ -276,7 +381,8 @@ impl Destination {
 
     /// Whether nothing is on its way and nothing could be sent without waiting for the destination, or the disk, to recover.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.in_flight.is_empty() && (self.waiting == 0 || self.is_failing() || self.asked_until.is_some())
+        let is_copying = self.aside.keys().any(|id| !self.resting.contains_key(id));
+        self.in_flight.is_empty() && !is_copying && (self.waiting == 0 || self.is_failing() || self.asked_until.is_some())
     }
 
     /// When a poll may yield because time passed.

@@ -321,6 +321,7 @@ impl Pipeline {
         else {
             return;
         };
+        let how = destination.close(id, how);
         book.settle(entry.signal, &entry.counts, from, how);
         if entry.place == Place::Disk {
             self.space.shares.give(destination.bit, u64::from(entry.bytes));

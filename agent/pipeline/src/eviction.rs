@@ -70,7 +70,7 @@ impl Pipeline {
     }
 
     /// The oldest record on disk that waits for this destination, of the lowest class that has one, down from what matters least
-    /// to `class`. What is on its way is about to settle, and its answer would come too late to count.
+    /// to `class`. What is on its way, or being copied out, is about to settle, and the answer would come too late to count.
     fn victim(&mut self, index: usize, class: Class) -> Option<RecordId> {
         let destination = self.destinations.get(index)?;
         let searched = self.searched.0.get_mut(index)?;
@@ -78,7 +78,7 @@ impl Pipeline {
             let lane = &self.lanes[lower];
             let id = |sequence| RecordId { class: lower, sequence };
             let found = lane.entries.range(searched[lower]..).find(|&(&sequence, entry)| {
-                entry.unsettled & destination.bit != 0 && entry.place == Place::Disk && !destination.is_in_flight(id(sequence))
+                entry.unsettled & destination.bit != 0 && entry.place == Place::Disk && !destination.is_busy(id(sequence))
             });
             searched[lower] = found.map_or(lane.next_sequence, |(&sequence, _)| sequence);
             if let Some((&sequence, _)) = found {

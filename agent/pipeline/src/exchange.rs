@@ -1,11 +1,12 @@
 //! The values that pass between the engine and its shell: what is offered, what is answered, what is to be sent or stored.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
-use crate::{Books, IdRanges, RecordId, Stored, Tenant};
+use crate::{Books, IdRanges, Quarantined, RecordId, Stored, Tenant};
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,17 +89,19 @@ pub struct Refusal {
     pub retry_after: Duration,
 }
 
-/// A record on its way to one destination; ends in `handle_outcome`.
+/// A record, or a slice of one, on its way to one destination; ends in `handle_outcome` or `handle_slice_outcome`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Send {
     /// Its name.
     pub id: RecordId,
     /// The one signal of its items.
     pub signal: Signal,
-    /// Its items by class.
+    /// The record's items by class.
     pub counts: ClassCounts,
-    /// The encoded request; none means that it is to be read from the spool.
+    /// The encoded record; none means that it is to be read from the spool.
     pub body: Option<Bytes>,
+    /// The items to cut out of it and send alone, numbered from 0 in the order they stand; none means all.
+    pub items: Option<Range<u32>>,
     /// 1 for the first try of this process.
     pub attempt: u32,
 }
@@ -122,9 +125,11 @@ pub enum Outcome {
     /// The destination failed at it and does not say whose fault that is: as `Retry`, until the record has failed so four times
     /// and others were taken in between; then as `Rejected`.
     Failed,
-    /// The destination finds the record itself bad, for ever: dropped as `Rejected`.
+    /// The destination finds something in it bad, for ever. The record is searched for its bad items, which are set aside, or without
+    /// a disk dropped as `Rejected`; the others are delivered.
     Rejected,
-    /// The destination takes nothing of this size: dropped as `TooLarge`.
+    /// The destination takes nothing of this size: it is sent in slices. An item that is too large by itself is set aside, or
+    /// without a disk dropped as `TooLarge`.
     TooLarge,
     /// The spool could not read it back: dropped as `Corrupt`.
     Unreadable,
@@ -162,6 +167,8 @@ pub struct Recovered {
     pub stored: Vec<Stored>,
     /// Per class, a sequence above every one that the disk tells, in damaged records too. It counts beside the checkpoint's.
     pub next_sequence: [u64; Class::COUNT],
+    /// What lies in quarantine; none if that is not known, and then the checkpoint is believed.
+    pub quarantined: Option<Vec<Quarantined>>,
     /// What the wall clock says at the start, for the age of those records; with 0 they are as old as the process. The spool, which
     /// has no clock, leaves it to its owner.
     pub unix_ms: u64,

@@ -49,7 +49,7 @@ impl Pipeline {
         (self.expiry.next != Duration::MAX && self.lifecycle.may_send()).then_some(self.expiry.next)
     }
 
-    /// Drops what is too old, if it is time to look. What is on its way is about to settle; if it comes back it is looked at then.
+    /// Drops what is too old, if it is time to look. What is on its way, or being copied out, is about to settle; if it comes back it is looked at then.
     pub(crate) fn drop_expired(&mut self) {
         let Some(max_age) = self.expiry.max_age else { return };
         if self.now < self.expiry.next || !self.lifecycle.may_send() {
@@ -62,7 +62,7 @@ impl Pipeline {
         }
         for id in expired {
             for index in 0..self.destinations.len() {
-                if self.destinations.get(index).is_some_and(|destination| !destination.is_in_flight(id)) {
+                if self.destinations.get(index).is_some_and(|destination| !destination.is_busy(id)) {
                     self.give_up_for(index, id, DropReason::Expired);
                 }
             }
@@ -82,7 +82,7 @@ impl Pipeline {
                 self.expiry.next = self.now;
                 return;
             }
-            if self.destinations.iter().any(|destination| entry.unsettled & destination.bit != 0 && !destination.is_in_flight(id)) {
+            if self.destinations.iter().any(|destination| entry.unsettled & destination.bit != 0 && !destination.is_busy(id)) {
                 expired.push(id);
             }
         }

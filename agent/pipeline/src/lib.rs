@@ -12,9 +12,10 @@
 //!
 //! `offer` a request (cut it by class and `offer_parts` if told `Split`); make what is in `Admission::persist` durable and
 //! report `handle_stored` or `handle_store_failed`, from the thread that synced; for each destination call `poll_send` until
-//! it has nothing, after every event and at `poll_timeout`, and report each with `handle_outcome`; while `is_checkpoint_due`,
-//! persist `checkpoint()` five times a second and report `handle_checkpointed`. Told to end: `handle_shutdown`, then
-//! `poll_phase` and `poll_timeout` until `Stopped`, with `poll_flush` while `Flushing`, then a last checkpoint.
+//! it has nothing, after every event and at `poll_timeout`, and report each with `handle_outcome`, or with `handle_slice_outcome`
+//! where a part was asked for; with a disk, copy out what `poll_set_aside` gives and report `handle_set_aside`; while
+//! `is_checkpoint_due`, persist `checkpoint()` five times a second and report `handle_checkpointed`. Told to end: `handle_shutdown`,
+//! then `poll_phase` and `poll_timeout` until `Stopped`, with `poll_flush` while `Flushing`, then a last checkpoint.
 //!
 //! # Where a record goes
 //!
@@ -61,6 +62,10 @@
 //!   `Spill` ends after the allowance of the last one, 262,144 items at most, and what the disk does not take either is refused
 //!   as `HardLimit`, however empty memory is. The first durable checkpoint opens it again.
 //! - With a disk, intake waits (as without room) from `CHECKPOINT_RANGES_MAX` ranges of ids on: a checkpoint always fits its slot.
+//! - A record that its destination finds bad is sent in slices until its bad items are found, within the bound that `poison` states;
+//!   its books move once, at the end. A crash in between starts the search again: slices that were taken are sent twice.
+//! - With a disk the bad items are copied out (`poll_set_aside`) before the record settles, and are held as quarantined, which blocks
+//!   no drain and pins nothing. A crash between the copy and the checkpoint costs nothing: the file settles the record.
 //! - A server's pause, at most `SERVER_PAUSE_MAX`, is kept whatever else the destination answers meanwhile.
 //! - A record that the final flush synced and no checkpoint followed is taken for a new one at the next start, unless some
 //!   destination had settled it: it is counted once more as received, within those bounds.
@@ -82,6 +87,8 @@ mod lifecycle;
 mod limit;
 mod moves;
 mod per_class;
+mod poison;
+mod quarantine;
 mod ranges;
 mod record;
 mod recovery;
@@ -91,6 +98,7 @@ mod shutdown;
 mod sorted;
 mod space;
 mod standing;
+mod suspects;
 mod tenants;
 
 pub use books::{Books, Broken, DestinationBook, DestinationCell, Held, InputCell, KernelBook};
@@ -103,6 +111,7 @@ pub use exchange::{
     TenantGauge, Verdict,
 };
 pub use limit::LIMIT_DWELL;
+pub use quarantine::{Copied, Quarantined, SetAside};
 pub use ranges::IdRanges;
 pub use record::{DestinationIndex, RecordId, Stored};
 pub use space::RECORD_DISK_BYTES;

@@ -28,6 +28,21 @@ pub(crate) enum Settlement {
         rejected: u64,
     },
     Dropped(DropReason),
+    /// Set aside as a whole.
+    Quarantined,
+    /// In slices: some confirmed, some `rejected` in partial success, and the others.
+    Parts {
+        delivered: ClassCounts,
+        rejected: ClassCounts,
+        rest: Rest,
+    },
+}
+
+/// What becomes of those items of a record that were not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    Dropped(DropReason),
+    Quarantined,
 }
 
 impl Books {
@@ -124,28 +139,82 @@ impl DestinationBook {
     pub(crate) fn settle(&mut self, signal: Signal, counts: &ClassCounts, from: HeldState, how: Settlement) {
         let mut rejected = match how {
             Settlement::Delivered { rejected } => rejected,
-            Settlement::Dropped(_) => 0,
+            Settlement::Dropped(_) | Settlement::Quarantined | Settlement::Parts { .. } => 0,
         };
         // From the lowest class up, so that a rejection the protocol does not place is charged to what matters least.
-        for (cell, items) in row_mut(&mut self.cells, signal).iter_mut().zip(counts.0).rev() {
+        for ((cell, class), items) in row_mut(&mut self.cells, signal).iter_mut().zip(Class::ALL).zip(counts.0).rev() {
             let items = u64::from(items);
             *cell.held.state(from) -= items;
-            if let Settlement::Dropped(reason) = how {
-                add(&mut cell.dropped, reason.index(), items);
-                continue;
-            }
-            let charged = rejected.min(items);
-            rejected -= charged;
-            cell.delivered += items - charged;
+            let (taken, charged, rest) = match how {
+                Settlement::Delivered { .. } => {
+                    let charged = rejected.min(items);
+                    rejected -= charged;
+                    (items - charged, charged, Rest::Dropped(DropReason::Rejected))
+                }
+                Settlement::Dropped(reason) => (0, 0, Rest::Dropped(reason)),
+                Settlement::Quarantined => (0, 0, Rest::Quarantined),
+                Settlement::Parts { delivered, rejected, rest } => {
+                    let taken = u64::from(delivered[class]).min(items);
+                    (taken, u64::from(rejected[class]).min(items - taken), rest)
+                }
+            };
+            cell.delivered += taken;
             add(&mut cell.dropped, DropReason::Rejected.index(), charged);
+            match rest {
+                Rest::Dropped(reason) => add(&mut cell.dropped, reason.index(), items - taken - charged),
+                Rest::Quarantined => cell.held.quarantined += items - taken - charged,
+            }
         }
     }
 
-    /// Takes out what is held, to be found again or written off.
+    /// Items in quarantine, which no record of the engine holds.
+    pub(crate) fn take_quarantined(&mut self) -> ItemTable {
+        let mut known = ItemTable::default();
+        for (slot, cell) in known.iter_mut().flatten().zip(self.cells.iter_mut().flatten()) {
+            *slot = std::mem::take(&mut cell.held.quarantined);
+        }
+        known
+    }
+
+    /// Items that the books knew lie in quarantine.
+    pub(crate) fn hold_quarantined(&mut self, signal: Signal, counts: &ClassCounts) {
+        self.each(signal, counts, |cell, items| cell.held.quarantined += items);
+    }
+
+    /// Items that the books did not know lie in quarantine.
+    pub(crate) fn receive_quarantined(&mut self, signal: Signal, counts: &ClassCounts) {
+        self.each(signal, counts, |cell, items| {
+            cell.routed += items;
+            cell.held.quarantined += items;
+        });
+    }
+
+    /// What the books knew in quarantine is not there any more.
+    pub(crate) fn lose_quarantined(&mut self, lost: &ItemTable) {
+        for (cell, lost) in self.cells.iter_mut().flatten().zip(lost.iter().flatten()) {
+            add(&mut cell.dropped, DropReason::Corrupt.index(), *lost);
+        }
+    }
+
+    /// Items leave quarantine: their destination has them, or they are given up.
+    pub(crate) fn take_out(&mut self, signal: Signal, counts: &ClassCounts, is_replayed: bool) {
+        self.each(signal, counts, |cell, items| {
+            let left = items.min(cell.held.quarantined);
+            cell.held.quarantined -= left;
+            if is_replayed {
+                cell.delivered += left;
+            } else {
+                add(&mut cell.dropped, DropReason::Rejected.index(), left);
+            }
+        });
+    }
+
+    /// Takes out what records hold, to be found again or written off.
     pub(crate) fn take_held(&mut self) -> DestinationCells {
         let mut held = DestinationCells::default();
         for (slot, cell) in held.iter_mut().flatten().zip(self.cells.iter_mut().flatten()) {
-            *slot = std::mem::take(&mut cell.held);
+            let quarantined = cell.held.quarantined;
+            *slot = Held { quarantined: 0, ..std::mem::replace(&mut cell.held, Held { quarantined, ..Held::default() }) };
         }
         held
     }
@@ -186,7 +255,7 @@ impl DestinationBook {
     /// Whether what is held is the sum over held records.
     pub(crate) fn check_held(&self, signal: Signal, held: &[u64; Class::COUNT]) -> Result<(), Broken> {
         for (cell, held) in row(&self.cells, signal).iter().zip(held) {
-            equal(|| format!("held = sum over held records of {}, {signal}", self.name), cell.held.total(), *held)?;
+            equal(|| format!("held = sum over held records of {}, {signal}", self.name), cell.held.total() - cell.held.quarantined, *held)?;
         }
         Ok(())
     }

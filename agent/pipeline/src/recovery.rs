@@ -4,6 +4,8 @@
 //! - *held*: the checkpoint names it as stored, or as settled for some destination, so its items are in the books already;
 //! - *new*: the checkpoint does not know it. It was never acknowledged, or after the checkpoint: it is received from here on.
 //!
+//! What lies in quarantine is what its files say: its record is settled there, whether or not a checkpoint had come to know it.
+//!
 //! What the books held beyond the records found is gone: `CrashVolatile` if memory held it, `Corrupt` if the disk did,
 //! `ConfigRemoved` if its destination is configured no more.
 
@@ -14,7 +16,7 @@ use vocabulary::{Class, DropReason};
 use crate::engine::{Entry, Place};
 use crate::expiry::Expiry;
 use crate::moves::DestinationCells;
-use crate::{Books, Checkpoint, IdRanges, Pipeline, RecordId, Recovered, Standing, Stored, Tenant};
+use crate::{Books, Checkpoint, IdRanges, Pipeline, Quarantined, RecordId, Recovered, Standing, Stored, Tenant};
 
 /// Ids skipped at a start: more than memory-only intake can have used since a checkpoint (`VOLATILE_ALLOWANCE`), even if the
 /// newest checkpoint was lost and an older one counts. So no id is used twice.
@@ -35,14 +37,14 @@ enum Known {
 
 impl Pipeline {
     pub(crate) fn recover(&mut self, recovered: Recovered) {
-        let Recovered { checkpoint, stored, next_sequence, unix_ms } = recovered;
+        let Recovered { checkpoint, stored, next_sequence, quarantined, unix_ms } = recovered;
         self.expiry = Expiry::new(self.config.max_age, unix_ms);
-        let next = first_free(checkpoint.as_ref(), &stored, next_sequence);
+        let next = first_free(checkpoint.as_ref(), &stored, quarantined.as_deref().unwrap_or_default(), next_sequence);
         let mut fresh = Vec::new();
-        if let Some(checkpoint) = checkpoint {
-            let mut expected = self.adopt_books(&checkpoint);
+        if let Some(checkpoint) = &checkpoint {
+            let mut expected = self.adopt_books(checkpoint);
             for record in stored {
-                match self.look_up(&checkpoint, record.id) {
+                match self.look_up(checkpoint, record.id) {
                     Known::Settled => {}
                     Known::Held { bits, was_stored } => self.hold_again(&record, bits, was_stored, &mut expected),
                     Known::New => fresh.push(record),
@@ -57,12 +59,17 @@ impl Pipeline {
         for record in fresh {
             self.receive_found(&record);
         }
+        if let Some(found) = quarantined {
+            let known = self.books.destinations.iter_mut().map(crate::DestinationBook::take_quarantined).collect();
+            self.recover_quarantine(checkpoint.as_ref(), &found, known);
+        }
         for (class, lane) in Class::ALL.into_iter().zip(&mut self.lanes.0) {
             lane.next_sequence = next.get(class.index()).copied().unwrap_or(1);
         }
         self.settle_gaps();
-        self.evict_excess();
         self.published = self.books.clone();
+        // Published with the next checkpoint only: a start after another crash may find room, and evict less.
+        self.evict_excess();
         self.is_dirty = true;
     }
 
@@ -161,17 +168,22 @@ impl Pipeline {
 }
 
 /// Per class, the first id that no process can have used.
-fn first_free(checkpoint: Option<&Checkpoint>, stored: &[Stored], seen: [u64; Class::COUNT]) -> [u64; Class::COUNT] {
+fn first_free(
+    checkpoint: Option<&Checkpoint>,
+    stored: &[Stored],
+    quarantined: &[Quarantined],
+    seen: [u64; Class::COUNT],
+) -> [u64; Class::COUNT] {
     let mut next = checkpoint.map_or([1; Class::COUNT], |checkpoint| checkpoint.next_sequence);
-    if checkpoint.is_none() && stored.is_empty() && seen.iter().all(|&seen| seen <= 1) {
+    if checkpoint.is_none() && stored.is_empty() && quarantined.is_empty() && seen.iter().all(|&seen| seen <= 1) {
         return next;
     }
     for (next, seen) in next.iter_mut().zip(seen) {
         *next = (*next).max(seen);
     }
-    for record in stored {
-        if let Some(next) = next.get_mut(record.id.class.index()) {
-            *next = (*next).max(record.id.sequence.saturating_add(1));
+    for id in stored.iter().map(|record| record.id).chain(quarantined.iter().map(|aside| aside.id)) {
+        if let Some(next) = next.get_mut(id.class.index()) {
+            *next = (*next).max(id.sequence.saturating_add(1));
         }
     }
     next.map(|next| next.saturating_add(SKIPPED_IDS))

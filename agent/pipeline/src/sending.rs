@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use vocabulary::DropReason;
+use vocabulary::{ClassCounts, DropReason, Signal};
 
+use crate::dispatch::{Chosen, Flight};
 use crate::moves::{HeldState, Settlement};
-use crate::{DestinationIndex, Outcome, Phase, Pipeline, RecordId, Send};
+use crate::poison::Answer;
+use crate::{BufferMode, DestinationIndex, Outcome, Phase, Pipeline, RecordId, Send};
 
 impl Pipeline {
     /// The next record for this destination, or none: its window is full, it is backed off, nothing waits, or the engine ends.
@@ -23,31 +25,43 @@ impl Pipeline {
         book.attempts += 1;
         self.is_dirty = true;
         let attempt = chosen.tries.saturating_add(1);
-        Some(Send { id: chosen.id, signal: entry.signal, counts: entry.counts, body: entry.body.clone(), attempt })
+        let Chosen { id, items, .. } = chosen;
+        Some(Send { id, signal: entry.signal, counts: entry.counts, body: entry.body.clone(), items, attempt })
     }
 
-    /// A destination answered, or did not in time. An answer for a record that is not on its way changes nothing.
+    /// A destination answered for a record, or did not in time. An answer for a record that is not on its way changes nothing.
     pub fn handle_outcome(&mut self, now: Duration, destination: DestinationIndex, id: RecordId, outcome: Outcome) {
+        self.handle_landed(now, destination, id, None, outcome);
+    }
+
+    /// A destination answered for the slice that was asked for, whose items by class are `counts`.
+    pub fn handle_slice_outcome(
+        &mut self,
+        now: Duration,
+        destination: DestinationIndex,
+        id: RecordId,
+        counts: ClassCounts,
+        outcome: Outcome,
+    ) {
+        self.handle_landed(now, destination, id, Some(counts), outcome);
+    }
+
+    fn handle_landed(&mut self, now: Duration, destination: DestinationIndex, id: RecordId, slice: Option<ClassCounts>, outcome: Outcome) {
         self.observe(now);
         let index = usize::from(destination.0);
         let Some(state) = self.destinations.get_mut(index) else { return };
         let Some(mut flight) = state.land(id) else { return };
         let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
         let outcome = if outcome == Outcome::Failed && state.doubt(&mut flight) { Outcome::Rejected } else { outcome };
-        if matches!(outcome, Outcome::Delivered | Outcome::Partial { .. }) {
-            state.note_taken();
-        }
-        if matches!(outcome, Outcome::Delivered | Outcome::Partial { .. } | Outcome::Rejected | Outcome::TooLarge) {
-            state.note_alive();
-        }
-        let how = match outcome {
-            Outcome::Delivered => Settlement::Delivered { rejected: 0 },
-            Outcome::Partial { rejected } => Settlement::Delivered { rejected },
-            Outcome::Rejected => Settlement::Dropped(DropReason::Rejected),
-            Outcome::TooLarge => Settlement::Dropped(DropReason::TooLarge),
-            Outcome::Unreadable => Settlement::Dropped(DropReason::Corrupt),
+        let counts = slice.unwrap_or_default();
+        let reason = match outcome {
+            Outcome::Delivered => return self.answered(index, id, flight, Answer::Taken { counts, rejected: 0 }),
+            Outcome::Partial { rejected } => return self.answered(index, id, flight, Answer::Taken { counts, rejected }),
+            Outcome::Rejected => return self.answered(index, id, flight, Answer::Bad),
+            Outcome::TooLarge => return self.answered(index, id, flight, Answer::TooLarge),
+            Outcome::Unreadable => DropReason::Corrupt,
             Outcome::LocalFault if state.rest(self.now, id, flight) => return self.wait_again(index, id),
-            Outcome::LocalFault => Settlement::Dropped(DropReason::DiskError),
+            Outcome::LocalFault => DropReason::DiskError,
             Outcome::Retry { .. } | Outcome::Failed => {
                 let after = if let Outcome::Retry { after } = outcome { after } else { None };
                 state.note_failure(self.now, flight, after);
@@ -55,10 +69,41 @@ impl Pipeline {
                     state.requeue(id, flight);
                     return self.wait_again(index, id);
                 }
-                Settlement::Dropped(DropReason::RetryExhausted)
+                DropReason::RetryExhausted
             }
         };
-        self.settle(index, id, HeldState::InFlight, how);
+        self.settle(index, id, HeldState::InFlight, Settlement::Dropped(reason));
+    }
+
+    /// A destination said what it thinks of a record, or of a slice of one.
+    fn answered(&mut self, index: usize, id: RecordId, flight: Flight, answer: Answer) {
+        let Some(state) = self.destinations.get_mut(index) else { return };
+        let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
+        state.note_alive();
+        if let Answer::Taken { rejected, .. } = answer {
+            state.note_taken();
+            if !state.is_searched(id) {
+                return self.settle(index, id, HeldState::InFlight, Settlement::Delivered { rejected });
+            }
+        }
+        // Profiles are not walked, so nobody can cut them.
+        let items = if entry.signal == Signal::Profiles { 1 } else { u32::try_from(entry.counts.total()).unwrap_or(u32::MAX) };
+        match state.note_answer(id, items, answer) {
+            Some(true) => {
+                let (reason, is_any_bad) = (state.reason(id), state.is_any_bad(id));
+                if is_any_bad && self.config.mode != BufferMode::Memory {
+                    state.set_aside(id, flight);
+                    return self.wait_again(index, id);
+                }
+                self.settle(index, id, HeldState::InFlight, Settlement::Dropped(reason));
+            }
+            Some(false) => {
+                state.requeue(id, flight);
+                self.wait_again(index, id);
+            }
+            None if state.rest(self.now, id, flight) => self.wait_again(index, id),
+            None => self.settle(index, id, HeldState::InFlight, Settlement::Dropped(DropReason::DiskError)),
+        }
     }
 
     /// A record that was on its way waits to be sent again.
@@ -71,6 +116,13 @@ impl Pipeline {
         }
         self.expiry.watch(self.now, entry);
         self.drop_expired();
+    }
+
+    /// Whether a destination has yet to settle a record.
+    #[must_use]
+    pub fn is_unsettled(&self, destination: DestinationIndex, id: RecordId) -> bool {
+        let bit = self.destinations.get(usize::from(destination.0)).map_or(0, |state| state.bit);
+        self.lanes[id.class].entries.get(&id.sequence).is_some_and(|entry| entry.unsettled & bit != 0)
     }
 
     /// The earliest instant at which time alone lets a poll yield what it did not yield before, or makes a record too old: the end of

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, Checkpoint, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, IdRanges, MemoryLimits, OnFull, Origin,
-    Outcome, Part, Persist, Phase, Pipeline, RecordId, Recovered, Request, RetryPolicy, Send, Stored, Verdict,
+    BufferMode, Checkpoint, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, IdRanges, MemoryLimits, OnFull,
+    Origin, Outcome, Part, Persist, Phase, Pipeline, Quarantined, RecordId, Recovered, Request, RetryPolicy, Send, SetAside, Stored,
+    Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
@@ -23,17 +24,34 @@ const DESTINATIONS: usize = 2;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Offer { signal: Signal, origin: Origin, counts: [u32; Class::COUNT], bytes: usize },
+    Offer {
+        signal: Signal,
+        origin: Origin,
+        counts: [u32; Class::COUNT],
+        bytes: usize,
+    },
     Stored(usize),
     StoreFailed(usize),
     Send(usize),
     Outcome(usize, usize, Outcome),
-    Checkpoint { is_durable: bool },
+    Checkpoint {
+        is_durable: bool,
+    },
     Crash,
     Advance(u64),
     Shutdown,
     InputsStopped,
     Flush,
+    /// Bad items are copied out; a process may end between the copy and the engine's knowing of it.
+    SetAside {
+        copied: Copied,
+        is_told: bool,
+    },
+    /// A tool takes a file out of quarantine.
+    TakeOut {
+        nth: usize,
+        is_replayed: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -51,6 +69,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Outcome::Unreadable),
         2 => Just(Outcome::LocalFault),
     ];
+    let copied =
+        prop_oneof![6 => Just(Copied::Stored), 1 => Just(Copied::Full), 1 => Just(Copied::Unreadable), 2 => Just(Copied::LocalFault)];
     let signal = prop_oneof![3 => Just(Signal::Traces), 2 => Just(Signal::Logs)];
     let origin = prop_oneof![4 => Just(Origin::Client), 1 => Just(Origin::Kernel)];
     prop_oneof![
@@ -65,6 +85,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop::bool::weighted(0.1).prop_map(|really| if really { Step::Shutdown } else { Step::Advance(1) }),
         1 => Just(Step::InputsStopped),
         2 => Just(Step::Flush),
+        6 => (copied, prop::bool::weighted(0.9)).prop_map(|(copied, is_told)| Step::SetAside { copied, is_told }),
+        1 => (0_usize..4, any::<bool>()).prop_map(|(nth, is_replayed)| Step::TakeOut { nth, is_replayed }),
     ]
 }
 
@@ -136,8 +158,13 @@ struct World {
     in_flight: [Vec<Send>; DESTINATIONS],
     /// (destination, id) settled in this life; nothing of it may be sent again.
     settled: BTreeSet<(usize, RecordId)>,
+    /// Items of records on their way in slices that were answered for, and are not crowded out with the rest.
+    sliced: BTreeMap<(usize, RecordId), u64>,
     /// Items dropped by each destination for want of disk, as far as `settled` knows: held ones, and new ones.
     crowded_out: [(u64, u64); DESTINATIONS],
+    /// Files in quarantine, and those that were taken out, with the checkpoint that is to count it.
+    quarantine: BTreeMap<(usize, RecordId), Quarantined>,
+    taken_out: Vec<(u64, (usize, RecordId), Quarantined)>,
     /// Items of this life by class, as answers told them.
     offered: [u64; Class::COUNT],
     refused: [u64; Class::COUNT],
@@ -150,6 +177,16 @@ struct World {
 fn stored(persist: &Persist) -> Stored {
     let bytes = u32::try_from(persist.body.len()).unwrap();
     Stored { id: persist.id, signal: persist.signal, counts: persist.counts, bytes, received_unix_ms: persist.received_unix_ms }
+}
+
+/// The items of a slice by class, in a record whose items stand in the order of their classes.
+fn slice(counts: &ClassCounts, items: &std::ops::Range<u32>) -> ClassCounts {
+    let mut first = 0;
+    ClassCounts(counts.0.map(|of_class| {
+        let class = first..first + of_class;
+        first = class.end;
+        class.end.min(items.end).saturating_sub(class.start.max(items.start))
+    }))
 }
 
 fn by_class(engine: &Pipeline, number: impl Fn(&pipeline::InputCell) -> u64) -> [u64; Class::COUNT] {
@@ -170,7 +207,10 @@ impl World {
             found_bytes: [0; DESTINATIONS],
             in_flight: Default::default(),
             settled: BTreeSet::new(),
+            sliced: BTreeMap::new(),
             crowded_out: [(0, 0); DESTINATIONS],
+            quarantine: BTreeMap::new(),
+            taken_out: Vec::new(),
             offered: [0; 4],
             refused: [0; 4],
             shed: [0; 4],
@@ -207,6 +247,8 @@ impl World {
                 self.flushed.extend(records.iter().map(|record| record.id));
                 self.pending.extend(records);
             }
+            Step::SetAside { copied, is_told } => self.set_aside(copied, is_told),
+            Step::TakeOut { nth, is_replayed } => self.take_out(nth, is_replayed),
             _ => {}
         }
         if self.engine.gauges().phase == Phase::Stopped {
@@ -246,7 +288,8 @@ impl World {
                     && !self.settled.contains(&(destination, record.id))
             };
             let gone: Vec<Stored> = self.disk.values().filter(is_gone).cloned().collect();
-            let items: u64 = gone.iter().map(|record| record.counts.total()).sum();
+            let answered = |record: &Stored| self.sliced.get(&(destination, record.id)).copied().unwrap_or(0);
+            let items: u64 = gone.iter().map(|record| record.counts.total() - answered(record)).sum();
             assert_eq!(items, evicted + skipped - evicted_before - skipped_before, "books and settled ids differ: {gone:?}");
             assert!(self.policy.evicts(destination) || evicted == 0, "{gone:?} was evicted against the policy");
             self.settled.extend(gone.iter().map(|record| (destination, record.id)));
@@ -330,16 +373,47 @@ impl World {
     }
 
     fn answer(&mut self, destination: usize, send: Send, outcome: Outcome) {
-        let dropped = |engine: &Pipeline| {
-            let reasons = [DropReason::RetryExhausted, DropReason::DiskError, DropReason::Rejected];
-            let cells = engine.books().destinations[destination].cells.iter().flatten();
-            cells.map(|cell| reasons.iter().map(|reason| cell.dropped[reason.index()]).sum::<u64>()).sum::<u64>()
-        };
-        let before = dropped(&self.engine);
-        self.engine.handle_outcome(self.now, DestinationIndex(destination as u8), send.id, outcome);
-        if !matches!(outcome, Outcome::Retry { .. } | Outcome::Failed | Outcome::LocalFault) || dropped(&self.engine) > before {
-            self.settled.insert((destination, send.id));
+        let index = DestinationIndex(destination as u8);
+        match &send.items {
+            Some(items) => self.engine.handle_slice_outcome(self.now, index, send.id, slice(&send.counts, items), outcome),
+            None => self.engine.handle_outcome(self.now, index, send.id, outcome),
         }
+        if !self.engine.is_unsettled(index, send.id) {
+            self.settled.insert((destination, send.id));
+            return;
+        }
+        if let (Some(items), Outcome::Delivered | Outcome::Partial { .. }) = (&send.items, outcome) {
+            *self.sliced.entry((destination, send.id)).or_default() += items.len() as u64;
+        }
+        let is_final = matches!(outcome, Outcome::Delivered | Outcome::Partial { .. } | Outcome::Unreadable);
+        assert!(send.items.is_some() || !is_final, "{:?} is held after {outcome:?}", send.id);
+    }
+
+    fn set_aside(&mut self, copied: Copied, is_told: bool) {
+        let Some(aside) = self.engine.poll_set_aside(self.now) else { return };
+        assert!(self.mode != BufferMode::Memory, "there is no disk to copy to");
+        assert!(aside.body.is_some() || self.disk.contains_key(&aside.id), "to be read from a disk that has it not");
+        let destination = usize::from(aside.destination.0);
+        if copied == Copied::Stored {
+            let SetAside { name, id, signal, counts, rejected, .. } = aside.clone();
+            let file = Quarantined { destination: name, id, signal, counts, rejected };
+            self.quarantine.insert((destination, aside.id), file);
+        }
+        if !is_told {
+            return self.crash();
+        }
+        let is_held = self.engine.handle_set_aside(self.now, aside.destination, aside.id, copied);
+        assert_eq!(is_held, copied == Copied::Stored);
+        if !self.engine.is_unsettled(aside.destination, aside.id) {
+            self.settled.insert((destination, aside.id));
+        }
+    }
+
+    fn take_out(&mut self, nth: usize, is_replayed: bool) {
+        let Some(key) = self.quarantine.keys().copied().nth(nth) else { return };
+        let file = self.quarantine.remove(&key).unwrap();
+        self.engine.handle_taken_out(&file, is_replayed);
+        self.taken_out.push((self.engine.generation() + 1, key, file));
     }
 
     fn checkpoint(&mut self, is_durable: bool) {
@@ -356,6 +430,7 @@ impl World {
             return;
         }
         let generation = checkpoint.generation;
+        self.taken_out.retain(|(counted, ..)| *counted > generation);
         self.durable = Some(checkpoint);
         let released = self.engine.handle_checkpointed(generation);
         let durable = self.durable.as_ref().unwrap();
@@ -374,9 +449,14 @@ impl World {
         }
         let before = self.engine.published().clone();
         let lost = self.lost_by_crash();
+        for (_, key, file) in self.taken_out.drain(..) {
+            self.quarantine.insert(key, file);
+        }
+        let files: Vec<Quarantined> = self.quarantine.values().cloned().collect();
         let recovered = (self.mode != BufferMode::Memory).then(|| Recovered {
             checkpoint: self.durable.clone(),
             stored: self.disk.values().cloned().collect(),
+            quarantined: Some(files),
             ..Recovered::default()
         });
         self.engine = Pipeline::new(config(self.mode, self.policy), recovered);
@@ -385,11 +465,13 @@ impl World {
         self.in_flight = Default::default();
         self.flushed.clear();
         self.settled.clear();
+        self.sliced.clear();
         for (destination, (_, settled)) in self.durable.iter().flat_map(|durable| durable.settled.iter().enumerate()) {
             let is_known =
                 |record: &&Stored| is_routed(destination, record.signal) && settled[record.id.class.index()].contains(record.id.sequence);
             self.settled.extend(self.disk.values().filter(is_known).map(|record| (destination, record.id)));
         }
+        self.settled.extend(self.quarantine.keys());
         self.crowded_out = self.durable.as_ref().map(|durable| Self::crowded_out_by_books(&durable.books)).unwrap_or_default();
         self.see_who_was_crowded_out();
         if self.mode != BufferMode::Memory {
@@ -403,7 +485,8 @@ impl World {
 
     /// Items that only memory held, for the first destination.
     fn lost_by_crash(&self) -> u64 {
-        let held: u64 = self.engine.books().destinations[0].cells.iter().flatten().map(|cell| cell.held.total()).sum();
+        let held: u64 =
+            self.engine.books().destinations[0].cells.iter().flatten().map(|cell| cell.held.total() - cell.held.quarantined).sum();
         let on_disk = self.disk.values().filter(|record| !self.settled.contains(&(0, record.id)));
         held.saturating_sub(on_disk.map(|record| record.counts.total()).sum())
     }
@@ -448,6 +531,11 @@ impl World {
     fn verify(&self) {
         self.engine.check_held().unwrap();
         self.engine.published().check().unwrap();
+        for (destination, book) in self.engine.books().destinations.iter().enumerate() {
+            let held: u64 = book.cells.iter().flatten().map(|cell| cell.held.quarantined).sum();
+            let files = self.quarantine.iter().filter(|((at, _), _)| *at == destination);
+            assert_eq!(held, files.map(|(_, file)| file.counts.total()).sum::<u64>(), "quarantine of {}", book.name);
+        }
         let gauges = self.engine.gauges();
         assert!(
             gauges.memory_bytes <= gauges.memory_bytes_max && gauges.memory_items <= gauges.memory_items_max,
@@ -487,6 +575,7 @@ impl World {
                     self.answer(destination, send, Outcome::Delivered);
                 }
             }
+            self.set_aside(Copied::Stored, true);
             self.verify();
             if is_idle {
                 let Some(wake) = self.engine.poll_timeout() else { break };

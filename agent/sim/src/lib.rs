@@ -21,6 +21,7 @@
 //!   was sent twice by its client, or its answer was lost, or a crash undid less than one checkpoint.
 //! - *Books.* The identities hold after every event; what was received, refused, shed, delivered and rejected is, at each checkpoint,
 //!   each start and the end, what the oracle counted; published numbers never step back.
+//! - *Poison.* What is kept in quarantine was refused while it stood alone, and everything else of its record arrives.
 //! - *Life.* When faults end everything drains, and a fresh probe of every signal and class arrives everywhere, but for what the books
 //!   say a full share of the disk cost it.
 //! - *Full disk.* Where a full share refuses, nothing is dropped for want of it, and nothing else refuses. Where it drops, only the

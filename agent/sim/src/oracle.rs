@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use pipeline::{Books, Checkpoint, Outcome, Persist, RECORD_DISK_BYTES, RecordId, Recovered, Send};
+use pipeline::{
+    Books, Checkpoint, Copied, DestinationIndex, Outcome, Persist, Pipeline, Quarantined, RECORD_DISK_BYTES, RecordId, Recovered, Send,
+};
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
 
 use crate::coverage::{Coverage, Sometimes};
@@ -27,6 +29,16 @@ struct Record {
     counts: ClassCounts,
 }
 
+/// Most tries of one record: what is undecided then is given up with what is bad.
+const TRIES_MAX: u32 = 64;
+
+/// What a destination answered for the slices of one record.
+#[derive(Default)]
+struct Slices {
+    delivered: ClassCounts,
+    rejected: ClassCounts,
+}
+
 /// A checkpoint that was handed out, with the tally of that instant.
 struct Snapshot {
     generation: u64,
@@ -41,6 +53,10 @@ pub(crate) struct Oracle {
     /// Per destination and unit: how often it arrived, and whether it was rejected.
     arrived: Vec<Vec<u16>>,
     rejected: Vec<Vec<bool>>,
+    /// Per destination and unit: whether it was refused while it stood alone, so that nothing else can be to blame.
+    refused_alone: Vec<Vec<bool>>,
+    /// Records that the search of a destination gave up, within this life.
+    exhausted: BTreeSet<(usize, RecordId)>,
     takes: Vec<Vec<Signal>>,
     records: BTreeMap<RecordId, Record>,
     /// Lengths of the bodies on disk.
@@ -61,6 +77,8 @@ pub(crate) struct Oracle {
     /// Settled in an earlier life that no checkpoint proved.
     undone: Vec<BTreeSet<RecordId>>,
     in_flight: Vec<BTreeSet<RecordId>>,
+    /// Records of which a slice was taken, within this life.
+    slices: BTreeMap<(usize, RecordId), Slices>,
 }
 
 impl Oracle {
@@ -71,6 +89,8 @@ impl Oracle {
             promises: Vec::new(),
             arrived: vec![Vec::new(); destinations],
             rejected: vec![Vec::new(); destinations],
+            refused_alone: vec![Vec::new(); destinations],
+            exhausted: BTreeSet::new(),
             takes,
             records: BTreeMap::new(),
             lengths: BTreeMap::new(),
@@ -85,6 +105,7 @@ impl Oracle {
             settled: vec![BTreeSet::new(); destinations],
             undone: vec![BTreeSet::new(); destinations],
             in_flight: vec![BTreeSet::new(); destinations],
+            slices: BTreeMap::new(),
         }
     }
 
@@ -94,7 +115,7 @@ impl Oracle {
         self.units.push(unit);
         self.promises.push(Promise::None);
         self.arrived.iter_mut().for_each(|arrived| arrived.push(0));
-        self.rejected.iter_mut().for_each(|rejected| rejected.push(false));
+        self.rejected.iter_mut().chain(&mut self.refused_alone).for_each(|of_unit| of_unit.push(false));
         unit
     }
 
@@ -151,6 +172,9 @@ impl Oracle {
         assert!(!self.settled[destination].contains(&id), "{id:?} is sent again after it was settled");
         let proved = self.durable.as_ref().is_some_and(|durable| durable.settled[destination].1[id.class.index()].contains(id.sequence));
         assert!(!proved, "{id:?} is sent again although a durable checkpoint settled it");
+        if send.attempt >= TRIES_MAX {
+            self.exhausted.insert((destination, id));
+        }
         if self.undone[destination].contains(&id) {
             coverage.note(Sometimes::SettledAgain);
         }
@@ -166,18 +190,125 @@ impl Oracle {
         }
     }
 
-    /// A send was settled by what the destination answered.
-    pub(crate) fn note_settled(&mut self, destination: usize, id: RecordId, outcome: Outcome) {
-        let Some(Record { signal, counts, body }) = self.records.get(&id) else { return };
-        match outcome {
-            Outcome::Delivered => self.tally.settle(destination, *signal, counts, 0),
-            Outcome::Partial { rejected } => self.tally.settle(destination, *signal, counts, rejected),
-            Outcome::Rejected => self.tally.settle(destination, *signal, counts, counts.total()),
-            Outcome::Retry { .. } | Outcome::Failed | Outcome::TooLarge | Outcome::Unreadable | Outcome::LocalFault => {}
+    /// A destination answered for a slice. As in the engine's books, what it rejects is charged to the lowest classes.
+    pub(crate) fn note_answer(&mut self, destination: usize, id: RecordId, slice: Option<ClassCounts>, outcome: Outcome) {
+        let (Some(counts), Outcome::Delivered | Outcome::Partial { .. }) = (slice, outcome) else { return };
+        let mut rejected = if let Outcome::Partial { rejected } = outcome { rejected } else { 0 };
+        let slices = self.slices.entry((destination, id)).or_default();
+        for class in Class::ALL.into_iter().rev() {
+            let charged = rejected.min(u64::from(counts[class]));
+            rejected -= charged;
+            slices.rejected[class] += charged as u32;
+            slices.delivered[class] += counts[class] - charged as u32;
         }
-        if outcome == Outcome::Rejected {
-            let units = decode(*signal, body, |number| self.unit(number));
-            self.note_arrived(destination, &units, units.len());
+    }
+
+    /// A record is settled after this answer, with which the books rejected so many items.
+    pub(crate) fn note_settled(&mut self, destination: usize, id: RecordId, outcome: Outcome, rejected: u64, coverage: &mut Coverage) {
+        let Some(Record { signal, counts, .. }) = self.records.get(&id) else { return };
+        let whole = match outcome {
+            Outcome::Delivered => Some(0),
+            Outcome::Partial { rejected } => Some(rejected),
+            _ => None,
+        };
+        let slices = self.slices.remove(&(destination, id));
+        if let (Some(rejected), None) = (whole, &slices) {
+            return self.tally.settle(destination, *signal, counts, rejected);
+        }
+        let is_given_up = matches!(outcome, Outcome::Retry { .. } | Outcome::LocalFault | Outcome::Unreadable);
+        if self.settle_in_parts(destination, id, slices.unwrap_or_default(), rejected, coverage) && !is_given_up {
+            self.note_bad(destination, id);
+        }
+    }
+
+    /// What was taken of a record in slices, and what became of the rest: rejected if the books say so, as they are held to its amount.
+    fn settle_in_parts(&mut self, destination: usize, id: RecordId, slices: Slices, rejected: u64, coverage: &mut Coverage) -> bool {
+        let Some(Record { signal, counts, .. }) = self.records.get(&id) else { return false };
+        let Slices { delivered, rejected: mut refused } = slices;
+        let mut rest = *counts;
+        for class in Class::ALL {
+            rest[class] -= delivered[class] + refused[class];
+        }
+        if rejected > refused.total() {
+            Class::ALL.into_iter().for_each(|class| refused[class] += rest[class]);
+        }
+        if delivered.total() > 0 && rest.total() > 0 {
+            coverage.note(Sometimes::DeliveredInSlices);
+        }
+        self.tally.settle_slices(destination, *signal, &delivered, &refused);
+        rest.total() > 0
+    }
+
+    /// The bad items of a record are decided on. They have reached their destination, which will not have them.
+    pub(crate) fn note_set_aside(&mut self, destination: usize, id: RecordId, copied: Copied, rejected: u64, coverage: &mut Coverage) {
+        self.settled[destination].insert(id);
+        let slices = self.slices.remove(&(destination, id)).unwrap_or_default();
+        self.settle_in_parts(destination, id, slices, rejected, coverage);
+        if copied != Copied::LocalFault {
+            self.note_bad(destination, id);
+        }
+    }
+
+    /// A destination refuses these for ever, together.
+    pub(crate) fn note_refused(&mut self, destination: usize, units: &[Unit]) {
+        if let [unit] = units {
+            self.refused_alone[destination][unit.number as usize] = true;
+        }
+    }
+
+    /// What is given up of a record is what was refused alone; the rest must arrive.
+    fn note_bad(&mut self, destination: usize, id: RecordId) {
+        let Some(Record { signal, body, .. }) = self.records.get(&id) else { return };
+        let is_exhausted = self.exhausted.contains(&(destination, id));
+        for unit in decode(*signal, body, |number| self.unit(number)) {
+            let at = unit.number as usize;
+            self.rejected[destination][at] |= is_exhausted || self.refused_alone[destination][at];
+        }
+    }
+
+    /// These are in quarantine for good.
+    pub(crate) fn note_kept(&mut self, destination: usize, units: &[Unit]) {
+        for unit in units {
+            self.rejected[destination][unit.number as usize] = true;
+        }
+    }
+
+    /// These go to quarantine: nothing good may be among them.
+    pub(crate) fn check_quarantined(&self, destination: usize, id: RecordId, units: &[Unit]) {
+        let is_bad = |unit: &Unit| self.refused_alone[destination][unit.number as usize];
+        let is_exhausted = self.exhausted.contains(&(destination, id));
+        assert!(is_exhausted || units.iter().all(is_bad), "good items of {id:?} go to quarantine of destination {destination}: {units:?}");
+    }
+
+    /// What lies in quarantine is settled at a start, whether or not the checkpoint knows it.
+    pub(crate) fn note_quarantine(&mut self, recovered: &Recovered, names: &[&str], coverage: &mut Coverage) {
+        for Quarantined { destination, id, signal, counts, rejected } in recovered.quarantined.iter().flatten() {
+            let at = names.iter().position(|name| name == destination).unwrap_or_else(|| unreachable!("{destination} is configured"));
+            self.settled[at].insert(*id);
+            let is_proved = |checkpoint: &Checkpoint| checkpoint.settled[at].1[id.class.index()].contains(id.sequence);
+            if recovered.checkpoint.as_ref().is_some_and(is_proved) {
+                continue;
+            }
+            coverage.note(Sometimes::FoundCopied);
+            let Some(stored) = recovered.stored.iter().find(|stored| stored.id == *id) else {
+                tally::add(&mut self.tally.received, *signal, counts);
+                continue;
+            };
+            let mut delivered = stored.counts;
+            Class::ALL.into_iter().for_each(|class| delivered[class] -= counts[class] + rejected[class]);
+            self.tally.settle_slices(at, *signal, &delivered, rejected);
+        }
+    }
+
+    /// What an engine that ends or whose disk is full gives up: what was taken of it in slices stays taken.
+    pub(crate) fn note_given_up(&mut self, pipeline: &Pipeline) {
+        let is_held = |destination: usize, id: RecordId| pipeline.is_unsettled(DestinationIndex(destination as u8), id);
+        let given_up: Vec<_> = self.slices.keys().copied().filter(|&(destination, id)| !is_held(destination, id)).collect();
+        for (destination, id) in given_up {
+            let Some(Slices { delivered, rejected }) = self.slices.remove(&(destination, id)) else { continue };
+            if let Some(record) = self.records.get(&id) {
+                self.tally.settle_slices(destination, record.signal, &delivered, &rejected);
+            }
         }
     }
 
@@ -227,6 +358,8 @@ impl Oracle {
             undone.append(settled);
         }
         self.in_flight.iter_mut().for_each(BTreeSet::clear);
+        self.slices.clear();
+        self.exhausted.clear();
         if !has_disk {
             (self.published, self.tally) = (None, Tally::new(self.takes.len()));
             self.records.clear();

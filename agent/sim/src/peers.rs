@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use otlp::Rules;
 use pipeline::{DestinationIndex, Outcome, Pipeline, Send};
 use spool::ReadError;
 use vocabulary::{DropReason, Signal};
@@ -51,11 +52,11 @@ impl World {
         self.oracle.note_send(destination, send, body.as_ref().ok(), &mut self.coverage);
         self.say(|| format!("{:?} to destination {destination}, try {}", send.id, send.attempt));
         if let Some(process) = &mut self.process {
-            process.flights.insert(flight, Flight { destination, id: send.id });
+            process.flights.insert(flight, Flight { destination, id: send.id, slice: None });
         }
         let life = self.lives;
         let body = match body {
-            Ok(body) => body,
+            Ok(body) => self.cut_out(flight, send, body),
             Err(outcome) => return self.plan_in(Duration::from_millis(1), Event::Land { life, flight, outcome }),
         };
         self.check_age(send.signal, &body);
@@ -98,6 +99,19 @@ impl World {
         assert!(waited < max_age + AGE_LATE_MAX, "{units:?} is sent after {waited:?}, and the limit is {max_age:?}");
     }
 
+    /// The part of the body that is asked for.
+    fn cut_out(&mut self, flight: u64, send: &Send, body: Bytes) -> Bytes {
+        let Some(items) = &send.items else { return body };
+        self.coverage.note(Sometimes::SentInSlices);
+        let (counts, slice) = otlp::slice(send.signal, &body, std::slice::from_ref(items), &Rules::default())
+            .unwrap_or_else(|cause| unreachable!("{:?} cannot be cut: {cause}", send.id));
+        assert_eq!(counts.total(), items.len() as u64, "a slice of {:?} has not the items asked for", send.id);
+        if let Some(flight) = self.process.as_mut().and_then(|process| process.flights.get_mut(&flight)) {
+            flight.slice = Some(counts);
+        }
+        slice
+    }
+
     fn read_back(&mut self, send: &Send) -> Result<Bytes, Outcome> {
         self.coverage.note(Sometimes::ReadBack);
         if self.chance.permille(self.plan.rates.read_fails) {
@@ -131,13 +145,18 @@ impl World {
         let units = decode(signal, &body, |number| self.oracle.unit(number));
         let mood = self.moods[destination];
         let (rejected, outcome) = match mood {
-            Mood::Rejecting if self.chance.percent(30) => {
+            // It hates one unit in seventeen; beside that it has whims that no search can explain.
+            Mood::Rejecting if units.iter().any(|unit| unit.number.is_multiple_of(17)) || self.chance.percent(10) => {
                 let is_size = self.chance.percent(30);
                 self.coverage.note(if is_size { Sometimes::PeerTooLarge } else { Sometimes::PeerRejected });
-                (units.len(), if is_size { Outcome::TooLarge } else { Outcome::Rejected })
+                let outcome = if is_size { Outcome::TooLarge } else { Outcome::Rejected };
+                self.oracle.note_refused(destination, &units);
+                let way = self.chance.millis(0, 30);
+                return self.plan_in(way, Event::Land { life, flight, outcome });
             }
             Mood::Failing if self.chance.percent(50) || units[0].number.is_multiple_of(4) => {
                 self.coverage.note(Sometimes::PeerFailed);
+                self.oracle.note_refused(destination, &units);
                 return self.plan_in(Duration::from_millis(1), Event::Land { life, flight, outcome: Outcome::Failed });
             }
             Mood::Partial if self.chance.percent(50) => {
@@ -165,29 +184,31 @@ impl World {
     pub(crate) fn land(&mut self, flight: u64, outcome: Outcome) {
         let now = self.engine_now();
         let Some(process) = &mut self.process else { return };
-        let Some(Flight { destination, id }) = process.flights.remove(&flight) else { return };
+        let Some(Flight { destination, id, slice }) = process.flights.remove(&flight) else { return };
+        let index = DestinationIndex(destination as u8);
         let in_flight = |pipeline: &Pipeline| pipeline.gauges().destinations[destination].in_flight;
-        let (on_its_way, held) = (in_flight(&process.pipeline), held(&process.pipeline, destination));
-        let [rejected, expired] = [DropReason::Rejected, DropReason::Expired].map(|reason| dropped(&process.pipeline, reason));
-        process.pipeline.handle_outcome(now, DestinationIndex(destination as u8), id, outcome);
+        let (on_its_way, rejected) = (in_flight(&process.pipeline), dropped(&process.pipeline, DropReason::Rejected));
+        match slice {
+            Some(counts) => process.pipeline.handle_slice_outcome(now, index, id, counts, outcome),
+            None => process.pipeline.handle_outcome(now, index, id, outcome),
+        }
         assert!(outcome != Outcome::Unreadable, "{id:?} cannot be read back, and no byte of it was damaged");
         if in_flight(&process.pipeline) == on_its_way {
             assert!(process.is_closing, "{id:?} was on its way, and its answer was not heard");
             // What neither memory nor disk could keep was given up before the answer came; the books say so.
             return self.oracle.note_landed(destination, id, true);
         }
-        let may_wait = matches!(outcome, Outcome::Retry { .. } | Outcome::Failed | Outcome::LocalFault);
-        let is_rejected = outcome == Outcome::Failed && dropped(&process.pipeline, DropReason::Rejected) > rejected;
-        // Where others became too old in the same call, what is held no more may have been theirs.
-        let may_be_others = may_wait && !is_rejected && dropped(&process.pipeline, DropReason::Expired) > expired;
-        let is_settled = self::held(&process.pipeline, destination) < held && !may_be_others;
-        assert!(is_settled || may_wait, "{id:?} is held after {outcome:?}");
+        let is_settled = !process.pipeline.is_unsettled(index, id);
+        let is_final = matches!(outcome, Outcome::Delivered | Outcome::Partial { .. });
+        assert!(is_settled || !is_final || slice.is_some(), "{id:?} is held after {outcome:?}");
+        let rejected = dropped(&process.pipeline, DropReason::Rejected) - rejected;
         self.oracle.note_landed(destination, id, is_settled);
-        if is_rejected {
+        if outcome == Outcome::Failed && rejected > 0 {
             self.coverage.note(Sometimes::FailureRejected);
         }
+        self.oracle.note_answer(destination, id, slice, outcome);
         if is_settled {
-            self.oracle.note_settled(destination, id, if is_rejected { Outcome::Rejected } else { outcome });
+            self.oracle.note_settled(destination, id, outcome, rejected, &mut self.coverage);
         }
         self.say(|| format!("{id:?} at destination {destination}: {outcome:?}"));
     }
@@ -208,11 +229,6 @@ impl World {
             }
         }
     }
-}
-
-/// Items that a destination has yet to settle.
-fn held(pipeline: &Pipeline, destination: usize) -> u64 {
-    pipeline.books().destinations[destination].cells.iter().flatten().map(|cell| cell.held.total()).sum()
 }
 
 /// Items that were given up for a reason, at all destinations.

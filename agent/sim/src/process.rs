@@ -6,6 +6,7 @@ use std::time::Duration;
 use pipeline::{Persist, Phase, Pipeline, RecordId};
 use spool::DamageKind;
 use spool::model::ModelSpool;
+use vocabulary::ClassCounts;
 
 use crate::coverage::Sometimes;
 use crate::doorway::Waiter;
@@ -31,6 +32,8 @@ pub(crate) struct Job {
 pub(crate) struct Flight {
     pub(crate) destination: usize,
     pub(crate) id: RecordId,
+    /// The items of the slice that is sent; none for a whole record.
+    pub(crate) slice: Option<ClassCounts>,
 }
 
 /// The storage thread.
@@ -101,6 +104,8 @@ impl World {
         };
         if let Some(recovered) = &recovered {
             self.oracle.note_recovered(recovered, &mut self.coverage);
+            let names: Vec<&str> = self.plan.config.destinations.iter().map(|destination| destination.name.as_str()).collect();
+            self.oracle.note_quarantine(recovered, &names, &mut self.coverage);
         }
         let pipeline = Pipeline::new(self.plan.config.clone(), recovered);
         if let Err(broken) = pipeline.check_held() {
@@ -167,7 +172,8 @@ impl World {
                 for damage in &recovery.damage {
                     assert_eq!(damage.kind, DamageKind::Checkpoint, "a crash is no damage: {damage}");
                 }
-                Some((spool, recovery.recovered))
+                let quarantined = Some(self.quarantine.values().cloned().collect());
+                Some((spool, pipeline::Recovered { quarantined, ..recovery.recovered }))
             }
         }
     }
@@ -242,6 +248,7 @@ impl World {
         if process.pipeline.poll_phase(now) != Phase::Stopped {
             process.pipeline.handle_shutdown(now, Duration::ZERO);
             assert_eq!(process.pipeline.poll_phase(now), Phase::Stopped, "a second signal ends at once");
+            self.oracle.note_given_up(&process.pipeline);
             self.coverage.note(Sometimes::StoppedBySecondSignal);
         }
     }
@@ -290,6 +297,7 @@ impl World {
         let places = self.plan.storage_queue_max;
         let Some(process) = self.process.as_mut().filter(|process| process.is_closing) else { return };
         let phase = process.pipeline.poll_phase(now);
+        self.oracle.note_given_up(&process.pipeline);
         if phase == Phase::Flushing {
             let most = places.saturating_sub(process.places_taken());
             for record in process.pipeline.poll_flush(now, most) {

@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
-use pipeline::{Checkpoint, RECORD_DISK_BYTES};
+use otlp::Rules;
+use pipeline::{Checkpoint, Copied, Quarantined, RECORD_DISK_BYTES, SetAside};
 use spool::Append;
+use vocabulary::DropReason;
 
 use crate::coverage::Sometimes;
+use crate::items::{Unit, decode};
 use crate::process::{Finish, Job, Storage};
 use crate::world::{Event, World};
 
@@ -56,6 +59,7 @@ impl World {
     pub(crate) fn begin_storage_work(&mut self) {
         let now = self.now;
         self.fill_places();
+        self.copy_bad_items();
         let Some(process) = &mut self.process else { return };
         let is_due = process.pipeline.is_checkpoint_due();
         let Some(storage) = process.storage.as_mut() else { return };
@@ -75,6 +79,63 @@ impl World {
             storage.ticks_at = Some(at);
             self.agenda.plan(at, Event::Wake { life: self.lives });
         }
+    }
+
+    /// Copies out what destinations find bad. The quarantine is an ideal one, whose files are there or not.
+    fn copy_bad_items(&mut self) {
+        let now = self.engine_now();
+        let is_at_work = |process: &crate::process::Process| process.storage.as_ref().is_some_and(|storage| storage.finish != Finish::Done);
+        while let Some(process) = self.process.as_mut().filter(|process| is_at_work(process)) {
+            let Some(aside) = process.pipeline.poll_set_aside(now) else { return };
+            let units = self.bad_items(&aside);
+            let (copied, what) = match self.chance.below(10) {
+                0 => (Copied::Full, Sometimes::QuarantineFull),
+                1 => (Copied::LocalFault, Sometimes::QuarantineFailed),
+                _ => (Copied::Stored, Sometimes::Quarantined),
+            };
+            self.coverage.note(what);
+            self.set_aside(&aside, &units, copied);
+        }
+    }
+
+    /// What is copied out: what was asked for, and nothing of it is good.
+    fn bad_items(&self, aside: &SetAside) -> Vec<Unit> {
+        let storage = self.process.as_ref().and_then(|process| process.storage.as_ref());
+        let body = aside.body.clone().or_else(|| storage?.spool.read(aside.id).ok());
+        let body = body.unwrap_or_else(|| unreachable!("{:?} cannot be read back, and no read fails here", aside.id));
+        let (counts, body) = if aside.items.is_empty() {
+            (aside.counts, body)
+        } else {
+            otlp::slice(aside.signal, &body, &aside.items, &Rules::default())
+                .unwrap_or_else(|cause| unreachable!("{:?} cannot be cut: {cause}", aside.id))
+        };
+        assert_eq!(counts, aside.counts, "{:?} is not what is bad", aside.id);
+        let units = decode(aside.signal, &body, |number| self.oracle.unit(number));
+        self.oracle.check_quarantined(usize::from(aside.destination.0), aside.id, &units);
+        units
+    }
+
+    fn set_aside(&mut self, aside: &SetAside, units: &[Unit], copied: Copied) {
+        let (now, destination, id) = (self.engine_now(), usize::from(aside.destination.0), aside.id);
+        if copied == Copied::Stored {
+            let SetAside { name, signal, counts, rejected, .. } = aside.clone();
+            let file = Quarantined { destination: name, id, signal, counts, rejected };
+            self.quarantine.insert((destination, id), file);
+            self.oracle.note_kept(destination, units);
+            if !self.is_calm && self.chance.permille(20) {
+                self.coverage.note(Sometimes::KilledAfterCopy);
+                return self.kill();
+            }
+        }
+        let Some(process) = &mut self.process else { return };
+        let before = crate::peers::dropped(&process.pipeline, DropReason::Rejected);
+        let is_held = process.pipeline.handle_set_aside(now, aside.destination, id, copied);
+        assert_eq!(is_held, copied == Copied::Stored, "{id:?} was asked for");
+        let rejected = crate::peers::dropped(&process.pipeline, DropReason::Rejected) - before;
+        if !process.pipeline.is_unsettled(aside.destination, id) {
+            self.oracle.note_set_aside(destination, id, copied, rejected, &mut self.coverage);
+        }
+        self.say(|| format!("bad items of {id:?} at destination {destination}: {copied:?}"));
     }
 
     /// Requests at the door take the places that became free.

@@ -35,6 +35,12 @@ impl Tally {
         }
     }
 
+    /// A destination decided on a record in slices.
+    pub(crate) fn settle_slices(&mut self, destination: usize, signal: Signal, delivered: &ClassCounts, rejected: &ClassCounts) {
+        add(&mut self.delivered[destination], signal, delivered);
+        add(&mut self.rejected[destination], signal, rejected);
+    }
+
     /// Compares with the engine's books.
     pub(crate) fn compare(&self, books: &Books) {
         for (signal, class) in Signal::ALL.into_iter().flat_map(|signal| Class::ALL.map(|class| (signal, class))) {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pipeline::{BufferMode, LIMIT_DWELL, Outcome};
+use pipeline::{BufferMode, LIMIT_DWELL, Outcome, Quarantined, RecordId};
 use spool::model::ModelDisk;
 use vocabulary::{Class, DropReason, Signal};
 
@@ -97,6 +97,8 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) agenda: Agenda<Event>,
     pub(crate) disk: ModelDisk,
+    /// Files in quarantine, by destination and record.
+    pub(crate) quarantine: BTreeMap<(usize, RecordId), Quarantined>,
     pub(crate) process: Option<Process>,
     pub(crate) lives: u32,
     pub(crate) flights: u64,
@@ -128,6 +130,7 @@ impl World {
             now: Duration::ZERO,
             agenda: Agenda::new(),
             disk: ModelDisk::default(),
+            quarantine: BTreeMap::new(),
             process: None,
             lives: 0,
             flights: 0,
@@ -261,6 +264,9 @@ impl World {
 
     /// What the agent does by itself after anything that happened, and what must hold then.
     fn settle(&mut self) {
+        if let Some(process) = &self.process {
+            self.oracle.note_given_up(&process.pipeline);
+        }
         self.pump();
         self.begin_storage_work();
         let Some(process) = &self.process else { return };

@@ -312,6 +312,27 @@ pub enum CompactError {
     },
 }
 
+/// Something could not be put into quarantine, or taken out of it; nothing was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum SetAsideError {
+    /// It would exceed its bound.
+    #[error("the quarantine {path} is full ({bytes_max} bytes): look at what it holds, and replay or remove it")]
+    Full {
+        /// The directory.
+        path: PathBuf,
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// The disk failed, or the volume is full.
+    #[error("cannot change {path}: check the disk and the room on the volume")]
+    Write {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
 /// Whether the cause is a lack of room rather than a fault.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)

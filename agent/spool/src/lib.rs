@@ -10,6 +10,7 @@
 //!   DIRECTORY/checkpoint-0, checkpoint-1        written in turn
 //!   DIRECTORY/CREATION-CLASS.segment            CREATION counts the files of this buffer, in hexadecimal
 //!   DIRECTORY/….segment.damaged                 evidence, at most two segments' worth
+//!   DIRECTORY/quarantine/                       what destinations find bad; a store of its own
 //!   DIRECTORY/….segment.spare                   a released file that will be used again, at most four
 //!   DIRECTORY/reserve                           room held back for checkpoints
 //! ```
@@ -52,6 +53,7 @@ pub mod model;
 mod pack;
 mod page;
 pub mod points;
+mod quarantine;
 mod recovery;
 mod scan;
 mod slots;
@@ -70,10 +72,11 @@ use pipeline::{Checkpoint, IdRanges, RecordId};
 use vocabulary::{Class, ClassCounts, Signal};
 
 pub use damage::{Damage, DamageKind};
-pub use error::{AppendError, CommitError, CompactError, InspectError, OpenError, ReadError, ReleaseError};
+pub use error::{AppendError, CommitError, CompactError, InspectError, OpenError, ReadError, ReleaseError, SetAsideError};
 pub use inspect::{Inspection, Located, OpenSegment, Place, SegmentFile, SetAside, Walk};
 pub use log::retain::Retention;
 pub use page::format_page;
+pub use quarantine::{QUARANTINE_DIRECTORY, Quarantine, QuarantineFile, QuarantineState, TakenOut, decode_quarantine_file};
 
 /// Bounds of `Options::segment_bytes`: below, files cost more than their records; above, an index entry could not hold an offset.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;

@@ -134,7 +134,8 @@ impl<'a> Books<'a> {
             }
         };
         let bar = show::bar_of_items("replaying", self.done.items);
-        let end = send::send(&output, records, pace, &bar, self, interrupted).await;
+        let buffer = self.spool.buffer_id();
+        let end = send::send(&output, &buffer, records, pace, &bar, self, interrupted).await;
         bar.finish_and_clear();
         end
     }

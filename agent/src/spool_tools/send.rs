@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use indicatif::ProgressBar;
-use outputs::{Attempt, Output};
+use outputs::{Attempt, BatchId, Output};
 use pipeline::{Outcome, Stored};
 use tokio::time::Instant;
 
@@ -81,9 +81,10 @@ struct Run<'a> {
     last_error: String,
 }
 
-/// Sends every record, or stops early for a reason it tells. `interrupted` resolves when a person says stop.
+/// Sends every record under the name it has in its buffer, or stops early for a reason it tells. `interrupted` resolves when a person says stop.
 pub(super) async fn send(
     output: &Output,
+    buffer: &str,
     records: Vec<Stored>,
     pace: &Pace,
     bar: &ProgressBar,
@@ -101,7 +102,7 @@ pub(super) async fn send(
             let Some(flight) = run.choose(&mut fresh) else { break };
             let Some(body) = ledger.body(&flight.record) else { continue };
             run.charge(&flight.record);
-            flights.push(attempt(output, flight, body));
+            flights.push(attempt(output, buffer, flight, body));
         }
         if flights.is_empty() && run.again.is_empty() && fresh.len() == 0 {
             break End::Done;
@@ -126,8 +127,9 @@ pub(super) async fn send(
     Ok(end)
 }
 
-async fn attempt(output: &Output, flight: Flight, body: Bytes) -> (Flight, Attempt) {
-    let answer = output.send(flight.record.signal, flight.record.counts, body).await;
+async fn attempt(output: &Output, buffer: &str, flight: Flight, body: Bytes) -> (Flight, Attempt) {
+    let batch = BatchId { buffer, record: flight.record.id, items: None };
+    let answer = output.send(&batch, flight.record.signal, flight.record.counts, body).await;
     (Flight { attempts: flight.attempts + 1, ..flight }, answer)
 }
 

@@ -10,6 +10,7 @@ mod format;
 mod inspections;
 mod operations;
 mod page;
+mod quarantine;
 mod real_files;
 mod retention;
 mod room;
