@@ -237,7 +237,7 @@ pub struct Destination {
     pub signals: Vec<Signal>,
     /// OTLP/gRPC endpoint, `http://host:port` or `https://host:port`.
     pub endpoint: String,
-    /// Requests that may be on their way at once.
+    /// Requests of up to 256 KiB that may be on their way at once; a larger one counts as several.
     pub in_flight: u32,
     /// Whether it may stop intake when its share of the disk is full. Default `Required`.
     #[serde(default)]

@@ -71,7 +71,8 @@ pub struct DestinationConfig {
     pub name: String,
     /// Signals it takes; empty means all.
     pub signals: Vec<Signal>,
-    /// How many records may be on their way at once, at least 1.
+    /// How many records of up to 256 KiB may be on their way at once, at least 1. A larger one counts as several; the last one to leave may
+    /// exceed the window, so that the largest can go.
     pub in_flight: usize,
     /// How it is tried again.
     pub retry: RetryPolicy,

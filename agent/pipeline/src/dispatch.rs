@@ -48,12 +48,17 @@ pub(crate) struct Tries {
     doubted_at: u64,
 }
 
+/// What a place of the window is for, in bytes: a batch of 512 spans takes about this much. A larger record takes a place for each of
+/// them begun, so that a backlog of large records cannot take more memory on its way than the window stands for, and one record.
+const PLACE_BYTES: u32 = 256 << 10;
+
 /// A record on its way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flight {
     /// This one included.
     tries: Tries,
     sent_at: Duration,
+    places: u32,
 }
 
 /// A record that waits by itself, for a reason that is not the destination's.
@@ -87,13 +92,15 @@ pub(crate) struct Chosen {
 pub(crate) struct Destination {
     name: String,
     signals: Vec<Signal>,
-    window: usize,
+    window: u32,
     retry: RetryPolicy,
     /// The destination's bit in `Entry::unsettled`.
     pub(crate) bit: u16,
     pub(crate) queues: PerClass<Queue>,
     turns: Turns,
     in_flight: SortedMap<RecordId, Flight>,
+    /// Places of the window that those take.
+    places: u32,
     /// Records that wait by themselves, and when each may be tried again.
     resting: BTreeMap<RecordId, Rest>,
     rests: BTreeSet<(Duration, RecordId)>,
@@ -118,12 +125,13 @@ impl Destination {
         Self {
             name: config.name.clone(),
             signals: config.signals.clone(),
-            window: config.in_flight.max(1),
+            window: u32::try_from(config.in_flight).unwrap_or(u32::MAX).max(1),
             retry: config.retry,
             bit: 1 << index,
             queues: PerClass::default(),
             turns: Turns::new(&whole.classes),
             in_flight: SortedMap::default(),
+            places: 0,
             resting: BTreeMap::new(),
             rests: BTreeSet::new(),
             suspects: Suspects::default(),
@@ -158,7 +166,7 @@ impl Destination {
         }
         let others_wait = self.waiting > self.suspects.waiting();
         if let Some((id, tries, items)) = self.suspects.choose(others_wait) {
-            return Some(self.hand_out(now, id, tries, Some(items)));
+            return Some(self.hand_out(now, lanes, id, tries, Some(items)));
         }
         if !others_wait {
             return None;
@@ -176,20 +184,25 @@ impl Destination {
         let class = self.turns.pick(&heads)?;
         let (sequence, tries) = candidates[class]?;
         self.queues[class].leave(sequence);
-        Some(self.hand_out(now, RecordId { class, sequence }, tries, None))
+        Some(self.hand_out(now, lanes, RecordId { class, sequence }, tries, None))
     }
 
-    fn hand_out(&mut self, now: Duration, id: RecordId, tries: Tries, items: Option<Range<u32>>) -> Chosen {
+    fn hand_out(&mut self, now: Duration, lanes: &PerClass<Lane>, id: RecordId, tries: Tries, items: Option<Range<u32>>) -> Chosen {
         self.waiting -= 1;
+        let bytes = lanes[id.class].entries.get(&id.sequence).map_or(0, |entry| entry.bytes);
+        let places = bytes.div_ceil(PLACE_BYTES).max(1);
         let handed_out = tries.handed_out.saturating_add(1);
-        self.in_flight.insert(id, Flight { tries: Tries { handed_out, ..tries }, sent_at: now });
+        self.places += places;
+        self.in_flight.insert(id, Flight { tries: Tries { handed_out, ..tries }, sent_at: now, places });
         Chosen { id, tries: tries.handed_out, items }
     }
 
     /// The answer for a record arrived; none if it was not on its way.
     pub(crate) fn land(&mut self, id: RecordId) -> Option<Flight> {
         self.suspects.land(id);
-        self.in_flight.remove(&id)
+        let flight = self.in_flight.remove(&id)?;
+        self.places -= flight.places;
+        Some(flight)
     }
 
     /// Notes what it said of a record that it found bad, or of a slice of it. Whether all its items are decided; none if what was
@@ -403,9 +416,9 @@ impl Destination {
         }
     }
 
-    /// A failing destination is probed with one record at a time.
+    /// A failing destination is probed with one record at a time. The last one may exceed the window, so that the largest can go.
     fn has_room(&self) -> bool {
-        self.in_flight.len() < if self.is_failing() { 1 } else { self.window }
+        self.places < if self.is_failing() { 1 } else { self.window }
     }
 
     fn end_pause(&mut self, now: Duration) -> bool {

@@ -255,6 +255,24 @@ fn a_dead_destination_holds_back_nobody_and_leaves_memory_to_the_others() {
 }
 
 #[test]
+fn a_window_counts_a_large_record_as_several_and_always_lets_one_go() {
+    let mut wide = config(BufferMode::Memory, &["only"]);
+    wide.memory.bytes = 64 << 20;
+    let mut engine = Pipeline::new(wide, None);
+    for bytes in [600 << 10, 600 << 10, 16 << 20, 1_000] {
+        put(&mut engine, Class::High, bytes);
+    }
+    let mut send = || engine.poll_send(Duration::ZERO, FIRST);
+    let first = send().expect("three of four places");
+    send().expect("one place was left");
+    assert!(send().is_none(), "six of four places are taken");
+    engine.handle_outcome(Duration::ZERO, FIRST, first.id, Outcome::Delivered);
+    let largest = engine.poll_send(Duration::ZERO, FIRST).expect("three of four places again");
+    assert_eq!(largest.body.map(|body| body.len()), Some(16 << 20));
+    assert!(engine.poll_send(Duration::ZERO, FIRST).is_none(), "the smallest waits for it");
+}
+
+#[test]
 fn a_server_s_pause_is_honoured_and_the_timeout_names_its_end() {
     let mut engine = memory();
     for _ in 0..4 {

@@ -64,7 +64,7 @@ fn of_memory(limits: &Limits, memory: &Memory, budget: &Budget) -> Vec<Setting> 
         Setting {
             name: "requestBytesMax",
             value: readable(budget.request_bytes_max).0,
-            because: "half of receiveBytes, at most 16Mi; raise resources.limits.memory".into(),
+            because: "half of receiveBytes, at most two thirds of a destination's share of sendingBytes and 16Mi; raise resources.limits.memory".into(),
         },
     ]
 }
@@ -75,7 +75,7 @@ fn of_cpu_and_sending(limits: &Limits, budget: &Budget) -> [Setting; 3] {
             name: "sendingBytes",
             value: readable(budget.sending_bytes).0,
             because: format!(
-                "10 % of resources.limits.memory ({}), at least 1Mi per destination; raise that limit",
+                "10 % of resources.limits.memory ({}), at least 8Mi per destination; raise that limit",
                 readable(limits.memory_bytes)
             ),
         },
@@ -83,7 +83,7 @@ fn of_cpu_and_sending(limits: &Limits, budget: &Budget) -> [Setting; 3] {
             name: "inFlight",
             value: budget.in_flight.to_string(),
             because: format!(
-                "requests of 256Ki within sendingBytes, shared by {} destinations, at most 32 each",
+                "requests of 256Ki within a third of sendingBytes, shared by {} destinations, at most 32 each; a larger request counts as several",
                 limits.destinations.max(1)
             ),
         },

@@ -25,9 +25,9 @@ const RECEIVE_BYTES_MIN: u64 = 8 * MIB;
 const REQUEST_BYTES_MAX: u64 = 16 * MIB;
 /// Requests on their way to destinations.
 const SENDING_PERCENT: u64 = 10;
-/// Room for one large request per destination.
-const SENDING_BYTES_PER_DESTINATION_MIN: u64 = MIB;
-/// A batch of 512 spans, the default of the SDKs, takes about this much.
+/// One request of gRPC's usual 4 MiB per destination, and room for ordinary ones beside it.
+const SENDING_BYTES_PER_DESTINATION_MIN: u64 = 8 * MIB;
+/// A batch of 512 spans, the default of the SDKs, takes about this much. The agent's window counts a larger request as several.
 const SENDING_BYTES_PER_REQUEST: u64 = 256 << 10;
 /// More requests at once gain nothing: at 10 ms a round trip, 32 requests of 512 items are 1.6 million items a second.
 const IN_FLIGHT_MAX: u64 = 32;
@@ -154,12 +154,16 @@ pub fn solve(limits: &Limits) -> Result<Budget, BudgetTooSmall> {
     let disk = Disk::share(limits)?;
     let workers = workers(limits)?;
     let destinations = u64::from(limits.destinations.max(1));
-    let in_flight = narrow((memory.sending / destinations / SENDING_BYTES_PER_REQUEST).clamp(1, IN_FLIGHT_MAX));
+    // A window that still has a place takes one more request of any size, so a destination's share holds both: two thirds
+    // are a request of 16 MiB in an agent of 256 MiB.
+    let largest = memory.sending / destinations * 2 / 3;
+    let window = memory.sending / destinations - largest;
+    let in_flight = narrow((window / SENDING_BYTES_PER_REQUEST).clamp(1, IN_FLIGHT_MAX));
     let budget = Budget {
         queue_bytes: memory.queue,
         queue_items: memory.index / INDEX_BYTES_PER_ITEM,
         receive_bytes: memory.receive,
-        request_bytes_max: (memory.receive / 2).min(REQUEST_BYTES_MAX),
+        request_bytes_max: (memory.receive / 2).min(largest).min(REQUEST_BYTES_MAX),
         sending_bytes: memory.sending,
         in_flight,
         workers,

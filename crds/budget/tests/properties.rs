@@ -29,6 +29,8 @@ proptest! {
         let index = budget.queue_items * 192;
         prop_assert!(budget.queue_bytes + index + budget.receive_bytes + budget.sending_bytes <= limits.memory_bytes);
         prop_assert!(budget.request_bytes_max <= budget.receive_bytes);
+        let on_their_way = u64::from(budget.in_flight) * (256 << 10) + budget.request_bytes_max;
+        prop_assert!(on_their_way * u64::from(limits.destinations.max(1)) <= budget.sending_bytes, "full windows and a large request");
         prop_assert!(budget.disk_bytes <= limits.disk_bytes);
         prop_assert!(budget.segment_bytes * 8 <= budget.disk_bytes || limits.mode == BufferMode::Memory);
         prop_assert!(budget.in_flight >= 1 && budget.workers >= 1 && budget.queue_items > 0);
