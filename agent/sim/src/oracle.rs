@@ -300,7 +300,7 @@ impl Oracle {
         }
     }
 
-    /// What an engine that ends or whose disk is full gives up: what was taken of it in slices stays taken.
+    /// What an engine gives up because it ends, its disk is full or it is too old: what was taken of it in slices stays taken.
     pub(crate) fn note_given_up(&mut self, pipeline: &Pipeline) {
         let is_held = |destination: usize, id: RecordId| pipeline.is_unsettled(DestinationIndex(destination as u8), id);
         let given_up: Vec<_> = self.slices.keys().copied().filter(|&(destination, id)| !is_held(destination, id)).collect();

@@ -168,6 +168,8 @@ impl World {
         if let Err(broken) = process.pipeline.check_held() {
             unreachable!("the ledger is broken: {broken:?}");
         }
+        // What became too old since this event began, as well.
+        self.oracle.note_given_up(&process.pipeline);
         self.oracle.note_checkpoint(&checkpoint);
         self.oracle.tally.compare(process.pipeline.books());
         let Some(storage) = &mut process.storage else { return };
