@@ -64,7 +64,9 @@ fn of_memory(limits: &Limits, memory: &Memory, budget: &Budget) -> Vec<Setting> 
         Setting {
             name: "requestBytesMax",
             value: readable(budget.request_bytes_max).0,
-            because: "half of receiveBytes, at most two thirds of a destination's share of sendingBytes and 16Mi; raise resources.limits.memory".into(),
+            because:
+                "half of receiveBytes, at most two thirds of a destination's share of sendingBytes and 16Mi; raise resources.limits.memory"
+                    .into(),
         },
     ]
 }
