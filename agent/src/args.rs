@@ -74,15 +74,8 @@ pub(crate) enum SpoolVerb {
     Export {
         #[command(flatten)]
         selection: SelectionArgs,
-        /// `json`: one export request per line. `proto`: each request after its length, 4 bytes, big-endian; of one `--signal`.
-        #[arg(long, value_enum, default_value_t)]
-        format: ExportFormat,
-        /// Where to write; complete or not there at all. Without it, standard output.
-        #[arg(long, value_name = "FILE")]
-        file: Option<PathBuf>,
-        /// Replace the file if it exists.
-        #[arg(long, requires = "file")]
-        force: bool,
+        #[command(flatten)]
+        export: ExportArgs,
     },
     /// Deliver what one destination still needs, and mark exactly what it took. Needs the agent stopped.
     Replay {
@@ -94,16 +87,97 @@ pub(crate) enum SpoolVerb {
         /// Where to send to: http://HOST:PORT or https://HOST:PORT, OTLP/gRPC.
         #[arg(long, value_name = "URL")]
         endpoint: String,
-        /// At most this many items per second.
-        #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u64).range(1..))]
-        rate: Option<u64>,
-        /// Records on their way at once.
-        #[arg(long, value_name = "RECORDS", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
-        in_flight: u16,
-        /// Give up when the destination took nothing for this long.
-        #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_time_span)]
-        patience: Duration,
+        #[command(flatten)]
+        pace: Pace,
     },
+    /// What destinations found bad and the agent set aside. Without a command: a list.
+    ///
+    /// Beside a running agent too: what is delivered or given up it counts within seconds, or else at its next start.
+    Quarantine {
+        /// The buffer's directory.
+        dir: PathBuf,
+        #[command(subcommand)]
+        verb: Option<QuarantineVerb>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineVerb {
+    /// Show items in words.
+    Cat {
+        #[command(flatten)]
+        selection: QuarantineSelection,
+        /// How many items of each record are named.
+        #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+        items: usize,
+    },
+    /// Write items as OTLP: JSON lines, or length-delimited protobuf.
+    Export {
+        #[command(flatten)]
+        selection: QuarantineSelection,
+        #[command(flatten)]
+        export: ExportArgs,
+    },
+    /// Deliver items again, and mark exactly what was taken. Needs `--destination`.
+    Replay {
+        #[command(flatten)]
+        selection: QuarantineSelection,
+        /// Where to send to: http://HOST:PORT or https://HOST:PORT, OTLP/gRPC.
+        #[arg(long, value_name = "URL")]
+        endpoint: String,
+        #[command(flatten)]
+        pace: Pace,
+    },
+    /// Give items up: they count as Rejected, and are deleted.
+    Remove {
+        #[command(flatten)]
+        selection: QuarantineSelection,
+        /// Everything of this selection, without naming records.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// Which files of a quarantine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct QuarantineSelection {
+    /// Records by name: CLASS/ID, CLASS/FIRST-LAST or CLASS/FIRST-. Without one: all.
+    #[arg(value_name = "RECORD", value_parser = parse_names)]
+    pub(crate) names: Vec<Names>,
+    /// What this destination found bad alone.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) destination: Option<String>,
+    /// Of this signal (traces, metrics, logs, profiles) alone; may be given more than once.
+    #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
+    pub(crate) signal: Vec<Signal>,
+}
+
+/// How records are written.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportArgs {
+    /// `json`: one export request per line. `proto`: each request after its length, 4 bytes, big-endian; of one `--signal`.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ExportFormat,
+    /// Where to write; complete or not there at all. Without it, standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Replace the file if it exists.
+    #[arg(long, requires = "file")]
+    pub(crate) force: bool,
+}
+
+/// How fast to send, and when to give up.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Pace {
+    /// At most this many items per second.
+    #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: Option<u64>,
+    /// Records on their way at once.
+    #[arg(long, value_name = "RECORDS", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) in_flight: u16,
+    /// Give up when the destination took nothing for this long.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_time_span)]
+    pub(crate) patience: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

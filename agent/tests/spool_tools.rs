@@ -16,14 +16,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use pipeline::{
-    BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, Origin, Pipeline, Recovered, Request, RetryPolicy,
-    Verdict,
+    BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, Origin, Pipeline, RecordId, Recovered, Request,
+    RetryPolicy, Verdict,
 };
 use prost::Message;
 use rig::{Agent, Sink, destination_sum, request};
 use serde_json::Value;
-use spool::{Append, Options, Spool};
-use vocabulary::{Class, ClassCounts, Signal};
+use spool::{Append, Options, Quarantine, QuarantineFile, Spool};
+use vocabulary::{Class, ClassCounts, DropReason, Signal};
 
 /// Milliseconds since the epoch at which the first record was received; each further one a second later.
 const EPOCH_MS: u64 = 1_750_000_000_000;
@@ -430,4 +430,68 @@ async fn beside_a_running_agent_everything_reads_and_replay_names_the_owner() {
         let output = buffer.spool(verb, &[]);
         assert!(output.status.success(), "{verb}: {}", said(&output));
     }
+}
+
+/// Sets aside what `backend` found bad of these records of ten spans: their first two.
+fn set_aside(buffer: &Buffer, records: std::ops::RangeInclusive<u64>) {
+    let (mut quarantine, _) = Quarantine::open(&buffer.path, 64 << 20, "node-a", 0).expect("it can be made");
+    for sequence in records {
+        let file = QuarantineFile {
+            destination: "backend".into(),
+            id: RecordId { class: Class::Normal, sequence },
+            signal: Signal::Traces,
+            counts: ClassCounts::of(Class::Normal, 2),
+            rejected: ClassCounts::default(),
+            reason: DropReason::Rejected,
+            received_unix_ms: EPOCH_MS,
+            items: std::iter::once(0..2).collect(),
+            body: request(&format!("bad-{sequence}"), 2, 0, 10).encode_to_vec().into(),
+        };
+        quarantine.store(&file).expect("there is room");
+    }
+}
+
+#[test]
+fn what_was_set_aside_is_listed_shown_exported_and_given_up() {
+    let buffer = Buffer::with(&["backend"], 20);
+    assert!(said(&buffer.spool("quarantine", &[])).contains("nothing is in quarantine"));
+    set_aside(&buffer, 3..=5);
+    let rows = buffer.json("quarantine", &[]);
+    let names: Vec<_> = rows.as_array().expect("a list").iter().map(|row| row["record"].as_str().expect("a name")).collect();
+    assert_eq!(
+        (names, &rows[0]["items"], &rows[0]["positions"][0][1], &rows[0]["reason"]),
+        (vec!["normal/3", "normal/4", "normal/5"], &2.into(), &1.into(), &"Rejected".into())
+    );
+    let shown = said(&buffer.spool("quarantine", &["cat", "normal/4"]));
+    assert!(shown.contains("items 0-1 of the record; backend finds them bad: Rejected") && shown.contains("healthy-bad-4-0"), "{shown}");
+    let exported = buffer.spool("quarantine", &["export", "--destination", "backend"]);
+    assert_eq!(exported.stdout.split(|&byte| byte == b'\n').count(), 4, "three lines");
+    assert!(said(&buffer.spool("quarantine", &["remove"])).contains("say which records are given up"));
+    let removed = said(&buffer.spool("quarantine", &["remove", "normal/4"]));
+    assert!(removed.contains("1 record with 2 items given up"), "{removed}");
+    assert!(said(&buffer.spool("quarantine", &["remove", "normal/4"])).contains("0 records"), "twice gives the same");
+    assert_eq!(buffer.json("quarantine", &[])[1]["state"], "given up, not counted yet");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_replayed_from_quarantine_is_marked_once_it_is_taken() {
+    let buffer = Buffer::with(&["backend"], 20);
+    set_aside(&buffer, 3..=5);
+    let (sink, address) = Sink::start().await;
+    let path = buffer.path.clone();
+    let run = move |patience: &'static str| {
+        let endpoint = format!("http://{address}");
+        let args = ["replay", "--destination", "backend", "--endpoint", &endpoint, "--patience", patience];
+        tool("quarantine", &path, &args).output().expect("it runs")
+    };
+    sink.close(true);
+    let (refused, run) = tokio::task::spawn_blocking(move || (run("300ms"), run)).await.expect("no panic");
+    assert!(refused.status.code() == Some(1) && said(&refused).contains("given up: backend takes nothing"), "{}", said(&refused));
+    assert_eq!(buffer.json("quarantine", &[])[0]["state"], "held");
+    sink.close(false);
+    let (taken, run) = tokio::task::spawn_blocking(move || (run("1m"), run)).await.expect("no panic");
+    assert!(taken.status.success() && sink.distinct() == 6, "{}", said(&taken));
+    assert_eq!(buffer.json("quarantine", &[])[2]["state"], "delivered, not counted yet");
+    let again = tokio::task::spawn_blocking(move || run("1m")).await.expect("no panic");
+    assert!(said(&again).contains("nothing to do") && sink.arrivals() == 6, "{}", said(&again));
 }

@@ -11,13 +11,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
+use pipeline::{RecordId, Stored};
 use rustix::fs::OFlags;
 use serde::Serialize;
+use vocabulary::Signal;
 
 use super::items::Decoded;
 use super::selection::Selection;
 use super::{records, show};
-use crate::args::{ExportFormat, Output, SelectionArgs};
+use crate::args::{ExportArgs, ExportFormat, Output, SelectionArgs};
 
 /// What is left out is named one by one up to this many.
 const NAMED_MAX: usize = 1000;
@@ -35,6 +38,13 @@ struct Exported {
     file: Option<PathBuf>,
 }
 
+/// Writes records, and notes what it wrote.
+pub(super) struct Exporter {
+    target: Target,
+    format: ExportFormat,
+    done: Exported,
+}
+
 /// Where records go.
 enum Target {
     Stdout(BufWriter<std::io::Stdout>),
@@ -42,42 +52,30 @@ enum Target {
 }
 
 /// Exports the selected records; fails with exit code 1 if one of them could not be.
-pub(super) fn export(
-    args: &SelectionArgs,
-    format: ExportFormat,
-    file: Option<&Path>,
-    is_forced: bool,
-    output: Output,
-) -> anyhow::Result<ExitCode> {
-    if format == ExportFormat::Proto && args.signal.len() != 1 {
-        bail!("--format proto needs exactly one --signal: nothing in such a file says which signal a message is of");
-    }
+pub(super) fn export(args: &SelectionArgs, export: &ExportArgs, output: Output) -> anyhow::Result<ExitCode> {
+    check(export, &args.signal)?;
     let inspection = super::inspect(&args.dir)?;
     let selection = Selection::resolve(args, inspection.checkpoint())?;
-    let mut target = Target::open(file, is_forced)?;
-    let mut exported = Exported { file: file.map(Path::to_owned), ..Exported::default() };
+    let mut exporter = Exporter::open(export)?;
     let damage = records::each(&args.dir, &inspection, &selection, "exporting", |_, record, body| {
-        let encoded = body.map_err(anyhow::Error::from).and_then(|body| encode(record.stored.signal, &body, format));
-        match encoded {
-            Err(why) => exported.leave_out(format!("{}: {why:#}", show::name(record.stored.id))),
-            Ok(message) => {
-                target.writer().write_all(&message)?;
-                exported.records += 1;
-                exported.items += record.stored.counts.total();
-                exported.bytes += message.len() as u64;
-            }
-        }
-        Ok(())
+        let Stored { id, signal, counts, .. } = record.stored;
+        exporter.add(id, signal, counts.total(), body.map_err(anyhow::Error::from))
     })?;
-    target.finish()?;
     for damage in damage {
-        exported.leave_out(format!("{} at {}: {}", damage.file, damage.offset, show::damage(damage.kind)));
+        exporter.leave_out(format!("{} at {}: {}", damage.file, damage.offset, show::damage(damage.kind)));
     }
-    exported.tell(file.is_some(), output)?;
-    Ok(if exported.left_out_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    exporter.finish(output)
 }
 
-fn encode(signal: vocabulary::Signal, body: &[u8], format: ExportFormat) -> anyhow::Result<Vec<u8>> {
+/// Whether what is asked for can be read again.
+pub(super) fn check(export: &ExportArgs, signals: &[Signal]) -> anyhow::Result<()> {
+    if export.format == ExportFormat::Proto && signals.len() != 1 {
+        bail!("--format proto needs exactly one --signal: nothing in such a file says which signal a message is of");
+    }
+    Ok(())
+}
+
+fn encode(signal: Signal, body: &[u8], format: ExportFormat) -> anyhow::Result<Vec<u8>> {
     let mut message = Vec::new();
     match format {
         ExportFormat::Json => Decoded::of(signal, body)?.write_json(&mut message)?,
@@ -89,14 +87,41 @@ fn encode(signal: vocabulary::Signal, body: &[u8], format: ExportFormat) -> anyh
     Ok(message)
 }
 
-impl Exported {
-    fn leave_out(&mut self, why: String) {
-        self.left_out_count += 1;
-        if self.left_out.len() < NAMED_MAX {
-            self.left_out.push(why);
+impl Exporter {
+    pub(super) fn open(args: &ExportArgs) -> anyhow::Result<Self> {
+        let target = Target::open(args.file.as_deref(), args.force)?;
+        Ok(Self { target, format: args.format, done: Exported { file: args.file.clone(), ..Exported::default() } })
+    }
+
+    /// Writes a record, or leaves it out if its body cannot be had.
+    pub(super) fn add(&mut self, id: RecordId, signal: Signal, items: u64, body: anyhow::Result<Bytes>) -> anyhow::Result<()> {
+        match body.and_then(|body| encode(signal, &body, self.format)) {
+            Err(why) => self.leave_out(format!("{}: {why:#}", show::name(id))),
+            Ok(message) => {
+                self.target.writer().write_all(&message)?;
+                self.done.records += 1;
+                self.done.items += items;
+                self.done.bytes += message.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn leave_out(&mut self, why: String) {
+        self.done.left_out_count += 1;
+        if self.done.left_out.len() < NAMED_MAX {
+            self.done.left_out.push(why);
         }
     }
 
+    pub(super) fn finish(self, output: Output) -> anyhow::Result<ExitCode> {
+        self.target.finish()?;
+        self.done.tell(self.done.file.is_some(), output)?;
+        Ok(if self.done.left_out_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+impl Exported {
     /// Says what was done: on standard output if the records did not go there.
     fn tell(&self, is_stdout_free: bool, output: Output) -> anyhow::Result<()> {
         let text = match output {

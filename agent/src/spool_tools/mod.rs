@@ -8,6 +8,8 @@ mod cat;
 mod export;
 mod items;
 mod ls;
+mod quarantine;
+mod quarantine_replay;
 mod records;
 mod replay;
 mod selection;
@@ -33,11 +35,9 @@ pub(crate) fn run(args: &SpoolArgs) -> anyhow::Result<ExitCode> {
         SpoolVerb::Ls { dir } => ls::ls(dir, output),
         SpoolVerb::Verify { dir } => verify::verify(dir, output),
         SpoolVerb::Cat { selection, items } => cat::cat(selection, *items, output),
-        SpoolVerb::Export { selection, format, file, force } => export::export(selection, *format, file.as_deref(), *force, output),
-        SpoolVerb::Replay { selection, destination, endpoint, rate, in_flight, patience } => {
-            let pace = send::Pace { rate: *rate, in_flight: usize::from(*in_flight), patience: *patience };
-            replay::replay(selection, destination, endpoint, &pace, output)
-        }
+        SpoolVerb::Export { selection, export } => export::export(selection, export, output),
+        SpoolVerb::Replay { selection, destination, endpoint, pace } => replay::replay(selection, destination, endpoint, pace, output),
+        SpoolVerb::Quarantine { dir, verb } => quarantine::run(dir, verb.as_ref(), output),
     };
     match result {
         Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),

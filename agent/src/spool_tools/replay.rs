@@ -4,21 +4,21 @@
 //! It owns the directory meanwhile. A checkpoint follows at most 0.2 s after an answer: that is what an end without warning delivers
 //! twice. What the destination refuses stays where it is. Space comes back when the agent runs again.
 
+use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use outputs::{OtlpGrpc, Output};
+use outputs::OtlpGrpc;
 use pipeline::{Checkpoint, Standing, Stored};
 use serde::Serialize;
 use spool::{Options, Recovery, Spool};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::selection::{Selection, destination, is_needed_by};
-use super::send::{self, End, Ledger, Pace};
+use super::send::{self, End, Ledger};
 use super::{INTERRUPTED, show};
-use crate::args::{Output as Form, SelectionArgs};
+use crate::args::{Output as Form, Pace, SelectionArgs};
 
 /// Nothing is appended, so this only says that no evidence of damage is to be cleared away.
 const SEGMENT_BYTES: u64 = 1 << 30;
@@ -28,7 +28,7 @@ const NAMED_MAX: usize = 100;
 /// What a replay did.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Replayed {
+pub(super) struct Replayed {
     destination: String,
     endpoint: String,
     /// Selected, and needed by the destination at the start.
@@ -80,9 +80,8 @@ pub(super) fn replay(args: &SelectionArgs, name: &str, endpoint: &str, pace: &Pa
     let (mut books, stored) = Books::open(&args.dir, pipeline, name, endpoint)?;
     let (position, selection) = (destination(Some(&books.checkpoint), name)?, Selection::resolve(args, Some(&books.checkpoint))?);
     let records = books.choose(stored, &selection, position);
-    rustls::crypto::ring::default_provider().install_default().map_err(|_| anyhow::anyhow!("a TLS provider was installed before"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let end = if records.is_empty() { End::Done } else { runtime.block_on(books.send(records, endpoint, pace))? };
+    let buffer = books.spool.buffer_id();
+    let end = if records.is_empty() { End::Done } else { send::run(records, &buffer, endpoint, pace, &mut books)? };
     books.write()?;
     books.done.tell(&end, form)
 }
@@ -101,7 +100,7 @@ impl<'a> Books<'a> {
         let Some(checkpoint) = recovered.checkpoint else {
             bail!("{} has no checkpoint that can be read: start the agent on it once", directory.display());
         };
-        let done = Replayed { destination: name.to_owned(), endpoint: endpoint.to_owned(), ..Replayed::default() };
+        let done = Replayed::to(name, endpoint);
         Ok((Self { spool, checkpoint, destination: name, is_dirty: false, done }, recovered.stored))
     }
 
@@ -117,27 +116,10 @@ impl<'a> Books<'a> {
                 self.done.new_records += 1;
                 continue;
             }
-            self.done.records += 1;
-            self.done.items += record.counts.total();
+            self.done.choose(&record);
             records.push(record);
         }
         records
-    }
-
-    async fn send(&mut self, records: Vec<Stored>, endpoint: &str, pace: &Pace) -> anyhow::Result<End> {
-        let output = Output::OtlpGrpc(OtlpGrpc::new(endpoint)?);
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let interrupted = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        let bar = show::bar_of_items("replaying", self.done.items);
-        let buffer = self.spool.buffer_id();
-        let end = send::send(&output, &buffer, records, pace, &bar, self, interrupted).await;
-        bar.finish_and_clear();
-        end
     }
 
     /// Makes what was noted durable.
@@ -167,19 +149,18 @@ impl Ledger for Books<'_> {
         }
     }
 
-    fn delivered(&mut self, record: &Stored, rejected: u64, attempts: u64) {
+    fn items(&self, _: &Stored) -> Option<Range<u32>> {
+        None
+    }
+
+    fn delivered(&mut self, record: &Stored, rejected: u64, attempts: u64) -> anyhow::Result<()> {
         self.is_dirty |= self.checkpoint.settle(self.destination, record, rejected, attempts);
-        let rejected = rejected.min(record.counts.total());
-        self.done.delivered_records += 1;
-        self.done.delivered_items += record.counts.total() - rejected;
-        self.done.rejected_items += rejected;
+        self.done.delivered(record, rejected);
+        Ok(())
     }
 
     fn refused(&mut self, record: &Stored, why: &str) {
-        self.done.refused_records += 1;
-        if self.done.refused.len() < NAMED_MAX {
-            self.done.refused.push(format!("{}: {why}", show::name(record.id)));
-        }
+        self.done.refused(record, why);
     }
 
     fn tick(&mut self) -> anyhow::Result<()> {
@@ -188,7 +169,31 @@ impl Ledger for Books<'_> {
 }
 
 impl Replayed {
-    fn tell(mut self, end: &End, form: Form) -> anyhow::Result<ExitCode> {
+    pub(super) fn to(destination: &str, endpoint: &str) -> Self {
+        Self { destination: destination.to_owned(), endpoint: endpoint.to_owned(), ..Self::default() }
+    }
+
+    /// A record is to be sent.
+    pub(super) fn choose(&mut self, record: &Stored) {
+        self.records += 1;
+        self.items += record.counts.total();
+    }
+
+    pub(super) fn delivered(&mut self, record: &Stored, rejected: u64) {
+        let rejected = rejected.min(record.counts.total());
+        self.delivered_records += 1;
+        self.delivered_items += record.counts.total() - rejected;
+        self.rejected_items += rejected;
+    }
+
+    pub(super) fn refused(&mut self, record: &Stored, why: &str) {
+        self.refused_records += 1;
+        if self.refused.len() < NAMED_MAX {
+            self.refused.push(format!("{}: {why}", show::name(record.id)));
+        }
+    }
+
+    pub(super) fn tell(mut self, end: &End, form: Form) -> anyhow::Result<ExitCode> {
         (self.ended, self.error) = match end {
             End::Done => ("done", None),
             End::Interrupted => ("interrupted", None),

@@ -2,15 +2,20 @@
 //! reached for one of four reasons. What became of a record is told to a ledger, which alone marks anything.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
+use anyhow::Context;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use indicatif::ProgressBar;
-use outputs::{Attempt, BatchId, Output};
+use outputs::{Attempt, BatchId, OtlpGrpc, Output};
 use pipeline::{Outcome, Stored};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+use super::show;
+use crate::args::Pace;
 use crate::board::bounded;
 
 /// Pause after the first failure; it doubles with each further one.
@@ -25,16 +30,6 @@ const SHOWN_BYTES_MAX: usize = 60;
 const RATE_SLACK: Duration = Duration::from_millis(20);
 /// Longest wait for answers once the end is decided.
 const LANDING_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// How fast to send, and when to give up.
-pub(crate) struct Pace {
-    /// Items per second.
-    pub(crate) rate: Option<u64>,
-    /// Records on their way at once.
-    pub(crate) in_flight: usize,
-    /// How long a destination may take nothing.
-    pub(crate) patience: Duration,
-}
 
 /// Why sending ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +46,10 @@ pub(super) enum End {
 pub(super) trait Ledger {
     /// The body of a record; none if it cannot be read, which was noted.
     fn body(&mut self, record: &Stored) -> Option<Bytes>;
+    /// Which items of the record the body holds, from the first to the last; none means all.
+    fn items(&self, record: &Stored) -> Option<Range<u32>>;
     /// The destination confirmed a record but for `rejected` items, at the `attempts`-th try.
-    fn delivered(&mut self, record: &Stored, rejected: u64, attempts: u64);
+    fn delivered(&mut self, record: &Stored, rejected: u64, attempts: u64) -> anyhow::Result<()>;
     /// The destination will never take it.
     fn refused(&mut self, record: &Stored, why: &str);
     /// Time passed: what was noted may be made durable.
@@ -81,8 +78,28 @@ struct Run<'a> {
     last_error: String,
 }
 
-/// Sends every record under the name it has in its buffer, or stops early for a reason it tells. `interrupted` resolves when a person says stop.
-pub(super) async fn send(
+/// Sends every record, or stops early for a reason it tells: SIGINT and SIGTERM among them.
+pub(super) fn run(records: Vec<Stored>, buffer: &str, endpoint: &str, pace: &Pace, ledger: &mut impl Ledger) -> anyhow::Result<End> {
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| anyhow::anyhow!("a TLS provider was installed before"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let bar = show::bar_of_items("replaying", records.iter().map(|record| record.counts.total()).sum());
+    let end = runtime.block_on(async {
+        let output = Output::OtlpGrpc(OtlpGrpc::new(endpoint)?);
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let interrupted = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        send(&output, buffer, records, pace, &bar, ledger, interrupted).await
+    });
+    bar.finish_and_clear();
+    end
+}
+
+/// As [`run`]; `interrupted` resolves when a person says stop.
+async fn send(
     output: &Output,
     buffer: &str,
     records: Vec<Stored>,
@@ -102,7 +119,8 @@ pub(super) async fn send(
             let Some(flight) = run.choose(&mut fresh) else { break };
             let Some(body) = ledger.body(&flight.record) else { continue };
             run.charge(&flight.record);
-            flights.push(attempt(output, buffer, flight, body));
+            let items = ledger.items(&flight.record);
+            flights.push(attempt(output, buffer, flight, items, body));
         }
         if flights.is_empty() && run.again.is_empty() && fresh.len() == 0 {
             break End::Done;
@@ -111,7 +129,7 @@ pub(super) async fn send(
             break end;
         }
         tokio::select! {
-            Some((flight, answer)) = flights.next(), if !flights.is_empty() => run.land(flight, &answer, ledger),
+            Some((flight, answer)) = flights.next(), if !flights.is_empty() => run.land(flight, &answer, ledger)?,
             () = tokio::time::sleep_until(run.not_before), if run.not_before > Instant::now() => {}
             _ = ticks.tick() => ledger.tick()?,
             () = &mut interrupted => break End::Interrupted,
@@ -120,16 +138,17 @@ pub(super) async fn send(
     // What is on its way may have arrived: its answer decides whether it is sent again the next time.
     let landing = async {
         while let Some((flight, answer)) = flights.next().await {
-            run.land(flight, &answer, ledger);
+            run.land(flight, &answer, ledger)?;
         }
+        anyhow::Ok(())
     };
-    tokio::time::timeout(LANDING_TIME_MAX, landing).await.unwrap_or(());
+    tokio::time::timeout(LANDING_TIME_MAX, landing).await.unwrap_or(Ok(()))?;
     Ok(end)
 }
 
-async fn attempt(output: &Output, buffer: &str, flight: Flight, body: Bytes) -> (Flight, Attempt) {
-    let batch = BatchId { buffer, record: flight.record.id, items: None };
-    let answer = output.send(&batch, flight.record.signal, flight.record.counts, body).await;
+async fn attempt(output: &Output, buffer: &str, flight: Flight, items: Option<Range<u32>>, body: Bytes) -> (Flight, Attempt) {
+    let Stored { id, signal, counts, .. } = flight.record;
+    let answer = output.send(&BatchId { buffer, record: id, items }, signal, counts, body).await;
     (Flight { attempts: flight.attempts + 1, ..flight }, answer)
 }
 
@@ -142,7 +161,7 @@ impl Run<'_> {
 
     /// Whether another record may leave. While the destination fails, one at a time asks how it is.
     fn has_room(&self, in_flight: usize) -> bool {
-        let window = if self.failures > 0 { 1 } else { self.pace.in_flight };
+        let window = if self.failures > 0 { 1 } else { usize::from(self.pace.in_flight) };
         in_flight < window && Instant::now() >= self.not_before
     }
 
@@ -155,24 +174,34 @@ impl Run<'_> {
         }
     }
 
-    fn land(&mut self, mut flight: Flight, answer: &Attempt, ledger: &mut impl Ledger) {
+    fn land(&mut self, flight: Flight, answer: &Attempt, ledger: &mut impl Ledger) -> anyhow::Result<()> {
         let rejected = match answer.outcome {
             Outcome::Delivered => 0,
             Outcome::Partial { rejected } => rejected,
-            Outcome::Rejected | Outcome::TooLarge => return self.refuse(&flight, answer, ledger),
+            _ => {
+                self.keep(flight, answer, ledger);
+                return Ok(());
+            }
+        };
+        self.note_alive();
+        self.bar.inc(flight.record.counts.total());
+        ledger.delivered(&flight.record, rejected, flight.attempts)
+    }
+
+    /// A record was not taken: it is tried again, or left where it is.
+    fn keep(&mut self, mut flight: Flight, answer: &Attempt, ledger: &mut impl Ledger) {
+        match answer.outcome {
+            Outcome::Rejected | Outcome::TooLarge => self.refuse(&flight, answer, ledger),
             Outcome::Failed => {
                 flight.faults += 1;
                 let since = *flight.faulty_since.get_or_insert_with(Instant::now);
                 let is_its_own = flight.faults >= FAULTS_MAX && self.last_success > since;
-                return if is_its_own { self.refuse(&flight, answer, ledger) } else { self.retry(flight, answer, None) };
+                if is_its_own { self.refuse(&flight, answer, ledger) } else { self.retry(flight, answer, None) }
             }
-            Outcome::Retry { after } => return self.retry(flight, answer, after),
-            // The two are no answers of a destination.
-            Outcome::Unreadable | Outcome::LocalFault => return self.retry(flight, answer, None),
-        };
-        self.note_alive();
-        self.bar.inc(flight.record.counts.total());
-        ledger.delivered(&flight.record, rejected, flight.attempts);
+            Outcome::Retry { after } => self.retry(flight, answer, after),
+            // The first two are handled where records land, the others are no answers of a destination.
+            Outcome::Delivered | Outcome::Partial { .. } | Outcome::Unreadable | Outcome::LocalFault => self.retry(flight, answer, None),
+        }
     }
 
     fn refuse(&mut self, flight: &Flight, answer: &Attempt, ledger: &mut impl Ledger) {
