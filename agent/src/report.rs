@@ -53,6 +53,7 @@ pub(crate) fn report(reporter: &Reporter, board: &Board, started: &Started, sequ
             oldest_milliseconds: gauges.oldest_received_unix_ms.map_or(0, |received| unix_ms().saturating_sub(received)),
             fill_permille: gauges.fill_permille,
             disk_share_permille: disk_share_permille(gauges),
+            is_archive: gauges.mode == pipeline::BufferMode::Archive,
             disk_failed: board.disk_failed.load(Ordering::Relaxed),
         }),
         sources: source_states(board),

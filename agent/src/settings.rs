@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crds::agent::{AgentConfig, Buffer, BufferMode, ClassConfig, Delivery, DiskBuffer, OnFull, OtlpSource, Sources, Tenants};
+use crds::agent::{Acknowledge, AgentConfig, Buffer, BufferMode, ClassConfig, Delivery, DiskBuffer, OnFull, OtlpSource, Sources, Tenants};
 use outputs::{EndpointError, OtlpGrpc, Output, Terminal};
 use pipeline::{ClassPolicy, Config, DestinationConfig, MemoryLimits, RetryPolicy};
 use spool::Retention;
@@ -44,8 +44,10 @@ pub(crate) enum InvalidSettings {
     EmptyMemory(&'static str),
     #[error("buffer.mode {0:?} needs buffer.disk with path, bytes and segmentBytes; without a disk use mode Memory")]
     DiskMissing(BufferMode),
-    #[error("buffer.disk is set, but buffer.mode is Memory, which uses no disk: choose Spill or Mirror, or remove buffer.disk")]
+    #[error("buffer.disk is set, but buffer.mode is Memory, which uses no disk: choose Spill, Mirror or Archive, or remove buffer.disk")]
     DiskUnused,
+    #[error("buffer.acknowledge {acknowledge:?} does not go with buffer.mode {mode:?}, which answers after {:?}", mode.acknowledges())]
+    Acknowledge { acknowledge: Acknowledge, mode: BufferMode },
     #[error(
         "buffer.disk.segmentBytes {segment} must be at least 1 and at most half of buffer.disk.bytes {bytes}, or nothing could ever be deleted"
     )]
@@ -111,6 +113,7 @@ impl Settings {
                 BufferMode::Memory => pipeline::BufferMode::Memory,
                 BufferMode::Spill => pipeline::BufferMode::Spill,
                 BufferMode::Mirror => pipeline::BufferMode::Mirror,
+                BufferMode::Archive => pipeline::BufferMode::Archive,
             },
             memory: MemoryLimits { bytes: buffer.memory_bytes, items: buffer.memory_items },
             disk_bytes: buffer.disk.as_ref().map_or(0, |disk| disk.bytes),
@@ -131,6 +134,7 @@ impl Settings {
         let mut document = AgentConfig::from_yaml(text).unwrap_or_else(|_| unreachable!("the text above is a complete document"));
         document.buffer = Buffer {
             mode: BufferMode::Spill,
+            acknowledge: None,
             memory_bytes: 64 << 20,
             memory_items: 500_000,
             max_age_seconds: None,
@@ -173,6 +177,11 @@ fn check_buffer(buffer: &Buffer) -> Result<(), InvalidSettings> {
     }
     if buffer.max_age_seconds == Some(0) {
         return Err(InvalidSettings::NoAge);
+    }
+    if let Some(acknowledge) = buffer.acknowledge
+        && !buffer.mode.acknowledges().contains(&acknowledge)
+    {
+        return Err(InvalidSettings::Acknowledge { acknowledge, mode: buffer.mode });
     }
     match (&buffer.disk, buffer.mode) {
         (None, BufferMode::Memory) => Ok(()),
@@ -307,6 +316,20 @@ mod tests {
         assert!(error.contains("51") && error.contains("100"), "{error}");
         let text = "buffer: {mode: Memory, memoryBytes: 1, memoryItems: 1}\nclasses: [{class: Bulk, weight: 1, reservedPercent: 81}]";
         assert!(resolve(text).expect_err("10 + 10 + 81").contains("101"));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_go_with_the_mode_is_refused_with_those_that_do() {
+        let with = |buffer: &str| resolve(&format!("buffer: {{memoryBytes: 1, memoryItems: 1, {buffer}}}"));
+        let disk = "disk: {path: x, bytes: 100, segmentBytes: 10}";
+        for fits in
+            ["mode: Memory, acknowledge: Memory", &format!("mode: Archive, acknowledge: Fsync, {disk}"), &format!("mode: Mirror, {disk}")]
+        {
+            assert!(with(fits).is_ok(), "{fits}");
+        }
+        let error = with(&format!("mode: Mirror, acknowledge: Memory, {disk}")).expect_err("Mirror promises a disk");
+        assert!(error.contains("acknowledge Memory does not go with buffer.mode Mirror") && error.contains("Fsync"), "{error}");
+        assert!(with("mode: Memory, acknowledge: Fsync").is_err());
     }
 
     #[test]

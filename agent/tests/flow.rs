@@ -98,6 +98,22 @@ async fn a_killed_mirror_loses_nothing_it_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_archive_delivers_nothing_until_another_mode_does() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (sink, address) = Sink::start().await;
+    let archive = document(address, &disk(directory.path(), "Archive", 1_048_576));
+    let agent = Agent::start(directory.path(), &archive);
+    agent.client().await.export(request("a", 100, 0, 10)).await.expect("the disk has room");
+    let ledger = agent.await_ledger("the archive", |ledger| destination_sum(ledger, "/held/onDisk") == 100).await;
+    assert_eq!(ledger["gauges"]["memoryBytes"], 0);
+    agent.signal("TERM");
+    assert!(agent.ended().1 && sink.distinct() == 0);
+    let agent = Agent::start(directory.path(), &archive.replace("Archive", "Mirror"));
+    sink.await_distinct(100).await;
+    agent.await_ledger("the books of both lives", |ledger| destination_sum(ledger, "/delivered") == 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_bad_spans_are_kept_apart_until_a_tool_takes_them_out_whatever_ends_the_process() {
     let directory = tempfile::tempdir().expect("a directory");
     let (sink, address) = Sink::start().await;

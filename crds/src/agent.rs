@@ -123,6 +123,9 @@ pub struct EbpfSource {
 pub struct Buffer {
     /// How memory and disk work together.
     pub mode: BufferMode,
+    /// When a client has its answer; absent: what the mode has by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledge: Option<Acknowledge>,
     /// Bodies held in memory, in bytes.
     pub memory_bytes: u64,
     /// Items held in memory.
@@ -144,6 +147,37 @@ pub enum BufferMode {
     Spill,
     /// Every record on disk before its acknowledgement; memory keeps what fits.
     Mirror,
+    /// Every record on disk before its acknowledgement, where it stays: nothing is delivered.
+    Archive,
+}
+
+/// When a client has its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Acknowledge {
+    /// Once its items are in memory; what goes to disk is synced first.
+    Memory,
+    /// Once its items are synced to disk.
+    Fsync,
+}
+
+impl BufferMode {
+    /// What clients are answered after unless the document says so.
+    #[must_use]
+    pub const fn acknowledge_default(self) -> Acknowledge {
+        match self {
+            Self::Memory | Self::Spill => Acknowledge::Memory,
+            Self::Mirror | Self::Archive => Acknowledge::Fsync,
+        }
+    }
+
+    /// What clients may be answered after.
+    #[must_use]
+    pub const fn acknowledges(self) -> &'static [Acknowledge] {
+        match self {
+            Self::Memory | Self::Spill => &[Acknowledge::Memory],
+            Self::Mirror | Self::Archive => &[Acknowledge::Fsync],
+        }
+    }
 }
 
 /// The disk part of the buffer.

@@ -195,6 +195,9 @@ pub struct BufferGauges {
     /// How full the fullest destination's share of the disk is, in permille.
     #[prost(uint64, tag = "10")]
     pub disk_share_permille: u64,
+    /// What is held stays, for the mode is `Archive`.
+    #[prost(bool, tag = "11")]
+    pub is_archive: bool,
 }
 
 /// State of one source.

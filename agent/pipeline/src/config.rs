@@ -13,6 +13,8 @@ pub enum BufferMode {
     Spill,
     /// Every record on disk before its acknowledgement; memory keeps what fits.
     Mirror,
+    /// Every record on disk before its acknowledgement, where it stays: nothing is sent.
+    Archive,
 }
 
 /// Upper bounds of what waits in memory.

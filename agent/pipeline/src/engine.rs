@@ -173,6 +173,7 @@ impl Pipeline {
         let oldest =
             self.lanes.iter().filter_map(|(_, lane)| lane.entries.first_key_value().map(|(_, entry)| entry.received_unix_ms)).min();
         Gauges {
+            mode: self.config.mode,
             memory_bytes: memory.bytes,
             memory_bytes_max: self.config.memory.bytes,
             memory_items: memory.items,
@@ -401,8 +402,11 @@ impl Pipeline {
     }
 
     pub(crate) fn remaining(&self) -> Remaining {
-        let sending =
-            if self.has_disk() { self.destinations.iter().any(|destination| !destination.is_at_rest()) } else { self.volatile_records > 0 };
+        let sending = match self.config.mode {
+            BufferMode::Memory => self.volatile_records > 0,
+            BufferMode::Spill | BufferMode::Mirror => self.destinations.iter().any(|destination| !destination.is_at_rest()),
+            BufferMode::Archive => false,
+        };
         Remaining { storing: !self.storing.is_empty(), sending, volatile: self.volatile_records > 0 }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
-use crate::{Books, IdRanges, Quarantined, RecordId, Stored, Tenant};
+use crate::{Books, BufferMode, IdRanges, Quarantined, RecordId, Stored, Tenant};
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +194,8 @@ pub enum Phase {
 /// Levels at this instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gauges {
+    /// Where records are held.
+    pub mode: BufferMode,
     /// Bodies in memory, in bytes, reserved ones included.
     pub memory_bytes: u64,
     /// Its bound.

@@ -24,7 +24,10 @@
 //! | `Memory` | memory | Normal, Bulk: shed | refused | |
 //! | `Spill` | memory | Normal, Bulk: disk | disk | as `Memory` |
 //! | `Mirror` | disk and memory | Normal, Bulk: disk alone | disk alone | refused, for an answer would promise a disk |
+//! | `Archive` | disk alone | | | refused |
 //!
+//! - In mode `Archive` nothing is sent. What it holds is a backlog, so mixed requests are cut by class; it goes by age, or as a full share
+//!   of the disk says, until another mode sends it.
 //! - Memory is bounded by bytes and by items; each has a share reserved per class and a pool for all. Fill is that of the whole
 //!   or of the pool, whichever is fuller. The soft limit is left five points below where it was reached. A class within its
 //!   reserved share is never shed. Normal and Bulk may fill the disk up to the soft percentage, the rest is for what matters.

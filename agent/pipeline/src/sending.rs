@@ -10,10 +10,11 @@ use crate::poison::Answer;
 use crate::{BufferMode, DestinationIndex, Outcome, Phase, Pipeline, RecordId, Send};
 
 impl Pipeline {
-    /// The next record for this destination, or none: its window is full, it is backed off, nothing waits, or the engine ends.
+    /// The next record for this destination, or none: its window is full, it is backed off, nothing waits, or the engine ends. In mode
+    /// `Archive` there never is one.
     pub fn poll_send(&mut self, now: Duration, destination: DestinationIndex) -> Option<Send> {
         self.observe(now);
-        if !self.lifecycle.may_send() {
+        if !self.lifecycle.may_send() || self.config.mode == BufferMode::Archive {
             return None;
         }
         let index = usize::from(destination.0);

@@ -145,9 +145,9 @@ impl Space {
             BufferMode::Memory if fits => Placement::Memory,
             BufferMode::Spill if fits && self.volatile_total + size.items <= self.volatile_ceiling => Placement::Memory,
             BufferMode::Mirror if fits && disk_fits => Placement::Both,
-            BufferMode::Spill | BufferMode::Mirror if disk_fits => Placement::Disk,
+            BufferMode::Spill | BufferMode::Mirror | BufferMode::Archive if disk_fits => Placement::Disk,
             BufferMode::Memory | BufferMode::Spill if shedding => Placement::Shed,
-            BufferMode::Memory | BufferMode::Spill | BufferMode::Mirror => Placement::Full,
+            _ => Placement::Full,
         };
         match placement {
             Placement::Memory => {
@@ -169,7 +169,7 @@ impl Space {
         let of = |most: u64| share(most, HYSTERESIS);
         let bytes = match self.mode {
             BufferMode::Memory | BufferMode::Spill => of(self.bytes.most(class)),
-            BufferMode::Mirror => of(self.shares.bytes_max_of(class)).saturating_sub(RECORD_DISK_BYTES),
+            BufferMode::Mirror | BufferMode::Archive => of(self.shares.bytes_max_of(class)).saturating_sub(RECORD_DISK_BYTES),
         };
         Size { bytes, items: of(self.items.most(class)) }
     }
@@ -182,7 +182,7 @@ impl Space {
             && match self.mode {
                 BufferMode::Memory => memory,
                 BufferMode::Spill => memory || on_disk(size.bytes) <= self.shares.bytes_max_of(class),
-                BufferMode::Mirror => on_disk(size.bytes) <= self.shares.bytes_max_of(class),
+                BufferMode::Mirror | BufferMode::Archive => on_disk(size.bytes) <= self.shares.bytes_max_of(class),
             }
     }
 

@@ -175,7 +175,7 @@ impl Pipeline {
     pub(crate) fn is_over_quota(&mut self, tenant: Tenant) -> bool {
         let (fill, budget) = match self.config.mode {
             BufferMode::Memory => (self.space.permille(), self.config.memory.bytes),
-            BufferMode::Spill | BufferMode::Mirror => (self.space.shares.permille(), self.space.shares.bytes_max()),
+            BufferMode::Spill | BufferMode::Mirror | BufferMode::Archive => (self.space.shares.permille(), self.space.shares.bytes_max()),
         };
         self.tenants.is_over(tenant, self.now, fill, budget)
     }

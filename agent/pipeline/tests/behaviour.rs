@@ -237,6 +237,23 @@ fn a_mirrored_record_counts_and_moves_only_once_it_is_durable() {
 }
 
 #[test]
+fn an_archive_keeps_every_record_on_disk_alone_sends_none_and_ends_at_once() {
+    let mut engine = Pipeline::new(config(BufferMode::Archive, &["only"]), None);
+    put(&mut engine, Class::High, 100);
+    let gauges = engine.gauges();
+    assert_eq!((gauges.memory_bytes, gauges.disk_bytes, gauges.held_records), (0, 164, 1));
+    assert_eq!(engine.poll_send(seconds(3_600), FIRST), None);
+    engine.handle_shutdown(seconds(3_600), seconds(100));
+    engine.handle_inputs_stopped(seconds(3_600));
+    assert_eq!(engine.poll_phase(seconds(3_600)), Phase::Stopped);
+    assert_eq!(engine.books().destinations[0].cells[0][1].held.on_disk, 10);
+    // What does not fit is refused, for an answer would promise a disk; large memory does not help.
+    let mut engine = Pipeline::new(Config { disk_bytes: 1_000, ..config(BufferMode::Archive, &["only"]) }, None);
+    put(&mut engine, Class::High, 800);
+    assert!(matches!(offer(&mut engine, Class::High, 200), Verdict::Refused(refusal) if refusal.reason == RefuseReason::HardLimit));
+}
+
+#[test]
 fn a_dead_destination_holds_back_nobody_and_leaves_memory_to_the_others() {
     let mut engine = Pipeline::new(Config { disk_bytes: 200_000, ..config(BufferMode::Mirror, &["dead", "alive"]) }, None);
     let mut now = Duration::ZERO;

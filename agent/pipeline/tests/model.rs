@@ -359,6 +359,7 @@ impl World {
 
     fn send(&mut self, destination: usize) {
         let Some(send) = self.engine.poll_send(self.now, DestinationIndex(destination as u8)) else { return };
+        assert!(self.mode != BufferMode::Archive, "an archive sent {:?}", send.id);
         assert!(!self.settled.contains(&(destination, send.id)), "{:?} was sent again after it was settled", send.id);
         assert!(!self.in_flight[destination].iter().any(|other| other.id == send.id), "{:?} is on its way twice", send.id);
         assert!(!self.pending.iter().any(|persist| persist.id == send.id && send.body.is_none()), "sent before it was durable");
@@ -559,6 +560,10 @@ impl World {
         while !self.pending.is_empty() {
             self.run(Step::Stored(0));
         }
+        if self.mode == BufferMode::Archive {
+            self.mode = BufferMode::Mirror;
+            self.crash();
+        }
         let needed: Vec<(usize, RecordId)> = self
             .disk
             .values()
@@ -637,6 +642,11 @@ proptest! {
     #[test]
     fn a_pipeline_that_mirrors_keeps_its_promises(policy in Policy::any(), steps in prop::collection::vec(step(), 1..150)) {
         play(BufferMode::Mirror, policy, steps);
+    }
+
+    #[test]
+    fn an_archive_keeps_its_promises_and_is_sent_by_another_mode(policy in Policy::any(), steps in prop::collection::vec(step(), 1..150)) {
+        play(BufferMode::Archive, policy, steps);
     }
 }
 

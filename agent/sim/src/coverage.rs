@@ -78,6 +78,7 @@ sometimes! {
     ArrivedLate = "a record arrived after the agent had given up waiting",
     ArrivedAfterCrash = "a record arrived after its sender had ended",
     ReadBack = "a record was read back from disk to be sent",
+    ArchiveSent = "what an archive held was sent by another mode",
     RetryExhausted = "a record was dropped at its retry deadline",
     Evicted = "a destination gave up its oldest record because its share of the disk was full",
     ShareFull = "a destination did without a record because its share of the disk was full",

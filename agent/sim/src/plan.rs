@@ -64,7 +64,16 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn draw(chance: &mut Chance, requests_max: u64) -> Self {
-        let mode = chance.one_of(&[BufferMode::Memory, BufferMode::Spill, BufferMode::Spill, BufferMode::Mirror, BufferMode::Mirror]);
+        let mode = chance.one_of(&[
+            BufferMode::Memory,
+            BufferMode::Spill,
+            BufferMode::Spill,
+            BufferMode::Spill,
+            BufferMode::Mirror,
+            BufferMode::Mirror,
+            BufferMode::Mirror,
+            BufferMode::Archive,
+        ]);
         let destinations = chance.between(1, 3);
         let config = draw_config(chance, mode, destinations);
         // A quarter of the worlds is calm in each respect, so that one fault is not always seen beside all others.

@@ -283,6 +283,19 @@ impl World {
         self.moods.fill(Mood::Well);
         self.plan.rates =
             Rates { sync_fails: 0, write_fails: 0, read_fails: 0, power_goes: 0, disk_hangs: 0, recovery_is_cut: 0, message_lost: 0 };
+        if self.plan.config.mode == BufferMode::Archive {
+            self.open_archive();
+        }
+    }
+
+    /// The agent is set up anew with a mode that sends, as somebody does who wants what his archive holds.
+    fn open_archive(&mut self) {
+        let held = self.process.as_ref().map_or(0, |process| process.pipeline.gauges().held_records);
+        if held > 0 {
+            self.coverage.note(Sometimes::ArchiveSent);
+        }
+        self.plan.config.mode = BufferMode::Mirror;
+        self.shut_down();
     }
 
     /// Every client has its answer, and nothing is held.

@@ -22,15 +22,24 @@ pub(crate) fn readable(bytes: u64) -> Quantity {
     Quantity(bytes.to_string())
 }
 
-/// Every number of the budget with its reason, in the order of its fields.
+/// Every number of the budget with its reason, in the order of its fields, and when clients are answered.
 pub(crate) fn explain(limits: &Limits, memory: &Memory, budget: &Budget) -> Vec<Setting> {
     let mut settings = of_memory(limits, memory, budget);
     settings.extend(of_cpu_and_sending(limits, budget));
     if limits.mode != BufferMode::Memory {
         settings.extend(of_disk(limits, budget));
     }
+    settings.push(of_answers(limits));
     settings.extend(of_the_end(budget));
     settings
+}
+
+fn of_answers(limits: &Limits) -> Setting {
+    let (acknowledge, because) = match limits.acknowledge {
+        Some(acknowledge) => (acknowledge, "buffer.acknowledge".to_owned()),
+        None => (limits.mode.acknowledge_default(), format!("what buffer.mode {:?} has unless buffer.acknowledge is set", limits.mode)),
+    };
+    Setting { name: "acknowledge", value: format!("{acknowledge:?}"), because }
 }
 
 fn of_memory(limits: &Limits, memory: &Memory, budget: &Budget) -> Vec<Setting> {

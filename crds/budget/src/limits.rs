@@ -1,7 +1,7 @@
 //! What the solver is given. Separate from the solution so that its callers, who read these from different documents, see
 //! what they must fill in.
 
-use crds::agent::BufferMode;
+use crds::agent::{Acknowledge, BufferMode};
 
 /// Memory limit of an agent whose pipeline names none: enough for 100 MiB of waiting items, little enough for every node.
 pub const MEMORY_DEFAULT_BYTES: u64 = 256 << 20;
@@ -20,6 +20,8 @@ pub struct Limits {
     pub cpu_millicores: u64,
     /// How memory and disk work together.
     pub mode: BufferMode,
+    /// When clients are answered, if the user says so.
+    pub acknowledge: Option<Acknowledge>,
     /// Size of the disk part, in bytes; not looked at in mode `Memory`.
     pub disk_bytes: u64,
     /// Bytes of waiting items that the user asks for; none: as many as fit.
@@ -38,6 +40,7 @@ impl Default for Limits {
             memory_bytes: MEMORY_DEFAULT_BYTES,
             cpu_millicores: CPU_DEFAULT_MILLICORES,
             mode: BufferMode::Memory,
+            acknowledge: None,
             disk_bytes: 0,
             queue_bytes_wanted: None,
             destinations: 1,

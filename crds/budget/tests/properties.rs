@@ -2,7 +2,7 @@
 //! names a limit that would do.
 
 use budget::{BudgetTooSmall, Limits, Resource, solve};
-use crds::agent::BufferMode;
+use crds::agent::{Acknowledge, BufferMode};
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -11,14 +11,15 @@ prop_compose! {
     fn limits()(
         memory_bytes in 0_u64..8 << 30,
         cpu_millicores in 0_u64..100_000,
-        mode in prop_oneof![Just(BufferMode::Memory), Just(BufferMode::Spill), Just(BufferMode::Mirror)],
+        mode in prop_oneof![Just(BufferMode::Memory), Just(BufferMode::Spill), Just(BufferMode::Mirror), Just(BufferMode::Archive)],
+        acknowledge in prop_oneof![Just(None), Just(Some(Acknowledge::Memory)), Just(Some(Acknowledge::Fsync))],
         disk_bytes in 0_u64..1 << 40,
         queue_bytes_wanted in proptest::option::of(0_u64..1 << 30),
         destinations in 0_u32..=16,
         ebpf: bool,
         drain_seconds in 1_u32..=3600,
     ) -> Limits {
-        Limits { memory_bytes, cpu_millicores, mode, disk_bytes, queue_bytes_wanted, destinations, ebpf, drain_seconds }
+        Limits { memory_bytes, cpu_millicores, mode, acknowledge, disk_bytes, queue_bytes_wanted, destinations, ebpf, drain_seconds }
     }
 }
 
@@ -109,6 +110,19 @@ fn a_limit_that_is_too_small_is_named_with_what_is_missing() {
     assert!(error.to_string().starts_with("buffer.disk.size is 1Mi; at least 9Mi is needed, 8Mi more"), "{error}");
     let error = solve(&Limits { cpu_millicores: 10, ..Limits::default() }).expect_err("too little to answer");
     assert!(error.to_string().starts_with("resources.limits.cpu is 10m; at least 50m is needed, 40m more"), "{error}");
+}
+
+#[test]
+fn when_clients_are_answered_is_shown_with_its_reason() {
+    let shown = |mode, acknowledge| {
+        let limits = Limits { mode, acknowledge, disk_bytes: 2 << 30, ..Limits::default() };
+        let settings = solve(&limits).expect("it is enough").settings;
+        let setting = settings.into_iter().find(|setting| setting.name == "acknowledge").expect("it is always there");
+        (setting.value, setting.because)
+    };
+    let (value, because) = shown(BufferMode::Archive, None);
+    assert_eq!((value.as_str(), because.contains("buffer.mode Archive")), ("Fsync", true), "{because}");
+    assert_eq!(shown(BufferMode::Spill, Some(Acknowledge::Memory)), ("Memory".to_owned(), "buffer.acknowledge".to_owned()));
 }
 
 #[test]

@@ -5,16 +5,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{bounds, rules};
-use crate::agent::OnFull;
+use crate::agent::{Acknowledge, OnFull};
 use crate::quantity::Quantity;
 
 /// Where items wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(validation = rules::disk_required(), validation = rules::disk_forbidden())]
+#[x_kube(validation = rules::disk_required(), validation = rules::disk_forbidden(), validation = rules::acknowledge_fits_mode())]
 #[serde(rename_all = "camelCase")]
 pub struct Buffer {
-    /// `Memory`: memory alone. `Spill`: disk for what memory has no room for. `Mirror`: disk before every acknowledgement.
+    /// `Memory`: memory alone. `Spill`: disk for what memory has no room for. `Mirror`: disk before every acknowledgement, and
+    /// memory for what fits. `Archive`: disk alone, where it stays until `forebay-agent spool` or another mode delivers it.
     pub mode: BufferMode,
+    /// When a client has its answer. `Memory`: once its items are in memory, or synced to disk where memory has no room (`Memory`, `Spill`;
+    /// their default). `Fsync`: once they are synced to disk (`Mirror`, `Archive`; their default).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledge: Option<Acknowledge>,
     /// Age at which an item that waits is dropped as `Expired`, the oldest first; absent: it is kept until it is delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 60, max = 2_592_000))]
@@ -22,7 +27,7 @@ pub struct Buffer {
     /// The part in memory; absent: solved from the memory limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryBuffer>,
-    /// The part on disk; required by `Spill` and `Mirror`.
+    /// The part on disk; required by `Spill`, `Mirror` and `Archive`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskBuffer>,
 }
@@ -36,6 +41,8 @@ pub enum BufferMode {
     Spill,
     /// Every item on disk before its acknowledgement; memory keeps what fits.
     Mirror,
+    /// Every item on disk before its acknowledgement, where it stays: nothing is delivered.
+    Archive,
 }
 
 /// The part of the buffer in memory.

@@ -95,6 +95,14 @@ pub(super) fn disk_forbidden() -> Rule {
     refuse("self.mode != 'Memory' || !has(self.disk)", "buffer.mode Memory does not use buffer.disk: remove it, or use Spill")
 }
 
+/// The pairs of `agent::BufferMode::acknowledges`.
+pub(super) fn acknowledge_fits_mode() -> Rule {
+    explain(
+        "!has(self.acknowledge) || (self.acknowledge == 'Memory') == (self.mode in ['Memory', 'Spill'])",
+        "'buffer.acknowledge ' + self.acknowledge + ' does not go with buffer.mode ' + self.mode + ', which answers after ' + (self.mode in ['Memory', 'Spill'] ? 'Memory' : 'Fsync')",
+    )
+}
+
 pub(super) fn host_path_needs_daemon_set() -> Rule {
     explain(
         "!has(self.buffer.disk) || self.buffer.disk.medium != 'HostPath' || self.workload.kind == 'DaemonSet'",

@@ -150,7 +150,7 @@ impl Fleet {
             }
         }
         if let Some(window) = closed {
-            self.flow.observe(&judge_flow(&window), now);
+            self.flow.observe(&judge_flow(&window, self.is_archive()), now);
             self.buffers.observe(&self.judge_buffers(), now);
             self.destinations.observe(&self.judge_destinations(), now);
         }
@@ -170,7 +170,7 @@ impl Fleet {
                 Some(percent) if percent >= FILLING_PERCENT => _ = over.insert(Reason::FillingUp),
                 Some(_) | None => {}
             }
-            if buffer.oldest_milliseconds >= OLD_MILLISECONDS {
+            if buffer.oldest_milliseconds >= OLD_MILLISECONDS && !buffer.is_archive {
                 over.insert(Reason::BacklogOld);
             }
         }
@@ -184,6 +184,11 @@ impl Fleet {
             over.insert(Reason::SegmentsQuarantined);
         }
         over
+    }
+
+    /// Whether what is held is meant to stay.
+    fn is_archive(&self) -> bool {
+        self.agents.present().any(|agent| agent.report.buffer.is_some_and(|buffer| buffer.is_archive))
     }
 
     fn judge_destinations(&self) -> BTreeSet<Reason> {
@@ -265,7 +270,7 @@ impl Fleet {
     }
 }
 
-fn judge_flow(window: &Totals) -> BTreeSet<Reason> {
+fn judge_flow(window: &Totals, is_archive: bool) -> BTreeSet<Reason> {
     let mut over = BTreeSet::new();
     if window.dropped > 0 {
         over.insert(if window.delivered == 0 && window.dropped >= window.received {
@@ -274,7 +279,7 @@ fn judge_flow(window: &Totals) -> BTreeSet<Reason> {
             Reason::SomeDataDropped
         });
     }
-    if window.delivered == 0 && window.held > window.quarantined {
+    if window.delivered == 0 && window.held > window.quarantined && !is_archive {
         over.insert(Reason::NothingDelivered);
     }
     if window.refused > 0 {
@@ -330,11 +335,23 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_delivers_nothing_and_is_well_however_old_what_it_holds_is() {
+        let mut fleet = Fleet::default();
+        for second in 0..40_u8 {
+            let mut report = AgentReport { sequence: u64::from(second) + 2, ..spans("a", "1", 100 + u64::from(second), 100, 0) };
+            report.buffer = Some(BufferGauges { is_archive: true, oldest_milliseconds: 2 * OLD_MILLISECONDS, ..Default::default() });
+            fleet.handle_report(report, at(i64::from(second))).expect("taken");
+            fleet.handle_tick(at(i64::from(second)));
+        }
+        assert_eq!((fleet.flow_finding(), fleet.buffers_finding(at(40))), (None, None));
+    }
+
+    #[test]
     fn the_worst_of_the_reasons_is_shown() {
         let window = Totals { received: 10, delivered: 0, dropped: 3, held: 7, refused: 1, quarantined: 0 };
         let mut judgement = Judgement::default();
-        judgement.observe(&judge_flow(&window), at(0));
-        judgement.observe(&judge_flow(&window), at(10));
+        judgement.observe(&judge_flow(&window, false), at(0));
+        judgement.observe(&judge_flow(&window, false), at(10));
         assert_eq!(judgement.worst(&FLOW_BY_SEVERITY).map(|finding| finding.reason), Some(Reason::SomeDataDropped));
     }
 

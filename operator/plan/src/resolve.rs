@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use budget::{Budget, CPU_DEFAULT_MILLICORES, DRAIN_DEFAULT_SECONDS, Limits, MEMORY_DEFAULT_BYTES};
-use crds::agent::{BufferMode, ClassConfig, Destination, OnFull, Retention, Retry, Tenants};
+use crds::agent::{Acknowledge, BufferMode, ClassConfig, Destination, OnFull, Retention, Retry, Tenants};
 use crds::conditions::Reason;
 use crds::quantity::{Quantity, QuantityError};
 use crds::v1alpha1::{
@@ -47,6 +47,8 @@ pub struct Resolved {
     pub otlp: Option<Exposure>,
     /// How memory and disk work together.
     pub mode: BufferMode,
+    /// When clients are answered, if the specification says so.
+    pub acknowledge: Option<Acknowledge>,
     /// Age at which an item that waits is dropped, in seconds.
     pub max_age_seconds: Option<u32>,
     /// The disk part.
@@ -183,6 +185,7 @@ pub fn resolve(gathered: &Gathered<'_>) -> Result<Resolved, Refusal> {
         ebpf: spec.sources.ebpf.is_some(),
         otlp: spec.sources.otlp.as_ref().map(|otlp| otlp.exposure.unwrap_or(by_default)),
         mode: mode(spec),
+        acknowledge: spec.buffer.acknowledge,
         max_age_seconds: spec.buffer.max_age_seconds.map(positive),
         disk,
         classes: classes(spec)?,
@@ -207,6 +210,7 @@ pub fn solve(resolved: &Resolved) -> Result<Budget, Refusal> {
         memory_bytes: resolved.amounts.memory_bytes,
         cpu_millicores: resolved.amounts.cpu_millicores,
         mode: resolved.mode,
+        acknowledge: resolved.acknowledge,
         disk_bytes: resolved.disk.as_ref().map_or(0, |disk| disk.bytes),
         queue_bytes_wanted: resolved.queue_bytes_wanted,
         destinations: u32::try_from(resolved.destinations.len()).unwrap_or(u32::MAX),
@@ -374,6 +378,7 @@ fn mode(spec: &TelemetryPipelineSpec) -> BufferMode {
         api::BufferMode::Memory => BufferMode::Memory,
         api::BufferMode::Spill => BufferMode::Spill,
         api::BufferMode::Mirror => BufferMode::Mirror,
+        api::BufferMode::Archive => BufferMode::Archive,
     }
 }
 

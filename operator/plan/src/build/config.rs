@@ -43,6 +43,7 @@ fn document(resolved: &Resolved, budget: &Budget, installation: &Installation) -
         },
         buffer: Buffer {
             mode: resolved.mode,
+            acknowledge: resolved.acknowledge,
             memory_bytes: budget.queue_bytes,
             memory_items: budget.queue_items,
             max_age_seconds: resolved.max_age_seconds,
