@@ -1,8 +1,8 @@
 //! The admin endpoint: metrics, health, readiness and the ledger over plain HTTP, on loopback unless told otherwise.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
@@ -18,6 +18,7 @@ use crate::board::{Board, Started};
 use crate::engine::unix_ms;
 use crate::ledger_page::LedgerPage;
 use crate::metrics;
+use crate::watchdog::Watchdog;
 
 /// Pause between two tries to get the port.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
@@ -31,12 +32,13 @@ const PART: &str = "admin";
 struct Admin {
     board: Arc<Board>,
     registry: Registry,
+    watchdog: Mutex<Watchdog>,
 }
 
 /// Serves until it is dropped. A taken port keeps the agent from being ready, not from working.
 pub(crate) async fn serve(address: String, board: Arc<Board>) {
     board.expect(PART);
-    let state = Arc::new(Admin { registry: metrics::registry(&board), board: board.clone() });
+    let state = Arc::new(Admin { registry: metrics::registry(&board), board: board.clone(), watchdog: Mutex::default() });
     let routes = Router::new()
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(healthz))
@@ -65,13 +67,17 @@ async fn metrics_page(State(admin): State<Arc<Admin>>) -> Response {
     }
 }
 
-/// Alive: the engine's lock is to be had and the storage thread comes around. A failing disk or destination is no reason to die.
+/// Alive: the engine's lock is to be had, the storage thread comes around, and what is due to a destination gets an answer. A failing
+/// disk or destination is no reason to die.
 async fn healthz(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
     let Some(Started { engine, .. }) = admin.board.started() else { return (StatusCode::OK, "waiting for the buffer\n") };
     let engine = engine.clone();
-    let looked = tokio::task::spawn_blocking(move || engine.with(|_, _| ()));
-    if tokio::time::timeout(LOCK_TIME_MAX, looked).await.is_err() {
+    let looked = tokio::task::spawn_blocking(move || engine.with(|pipeline, now| (now, pipeline.progress(now))));
+    let Ok(Ok((now, progress))) = tokio::time::timeout(LOCK_TIME_MAX, looked).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the engine does not move\n");
+    };
+    if admin.watchdog.lock().unwrap_or_else(PoisonError::into_inner).look(now, &progress).is_some() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "a destination is due what it is not sent\n");
     }
     let beat = admin.board.storage_beat.load(Ordering::Relaxed);
     if beat != 0 && unix_ms().saturating_sub(beat) > STORAGE_SILENCE_MAX.as_secs() * 1000 {

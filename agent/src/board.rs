@@ -21,6 +21,8 @@ pub(crate) struct Board {
     sources: Mutex<BTreeMap<String, Source>>,
     destinations: Vec<Mutex<Destination>>,
     config_error: Mutex<Option<String>>,
+    /// Panics, by the stage they ended.
+    panics: Mutex<BTreeMap<&'static str, u64>>,
     /// The process was told to end.
     pub(crate) draining: AtomicBool,
     /// The disk failed and is not used.
@@ -93,6 +95,7 @@ impl Board {
             sources: Mutex::default(),
             destinations: destinations.map(|name| Mutex::new(unseen(name))).collect(),
             config_error: Mutex::default(),
+            panics: Mutex::default(),
             draining: AtomicBool::new(false),
             disk_failed: AtomicBool::new(false),
             damaged_records: AtomicU64::new(0),
@@ -191,6 +194,16 @@ impl Board {
 
     pub(crate) fn destinations(&self) -> Vec<Destination> {
         self.destinations.iter().map(|state| lock(state).clone()).collect()
+    }
+
+    /// A stage ended in a panic.
+    pub(crate) fn note_panic(&self, stage: &'static str) {
+        *lock(&self.panics).entry(stage).or_default() += 1;
+    }
+
+    /// How many panics ended which stages.
+    pub(crate) fn panics(&self) -> Vec<(&'static str, u64)> {
+        lock(&self.panics).iter().map(|(&stage, &panics)| (stage, panics)).collect()
     }
 
     /// Notes whether the document on disk could be used. Logged when it changes.

@@ -2,16 +2,19 @@
 //! what became of each. A slow or dead destination holds back nobody but itself.
 
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use otlp::Rules;
 use outputs::{Attempt, BatchId, Output};
 use pipeline::{DestinationIndex, Outcome, RecordId, Send};
 use spool::points::reach;
 use spool::{ReadError, Reader};
+use tokio::task::JoinError;
 use vocabulary::{ClassCounts, Signal};
 
 use crate::board::Board;
@@ -19,6 +22,9 @@ use crate::engine::Engine;
 
 /// Shortest wait between two looks at the engine when only time has passed: its timers are no finer than this.
 const TICK_MIN: Duration = Duration::from_millis(2);
+
+/// Name of this stage on the board.
+pub(crate) const STAGE: &str = "dispatch";
 
 /// Everything the task of one destination needs.
 pub(crate) struct Dispatch {
@@ -42,8 +48,9 @@ struct Landed {
 }
 
 impl Dispatch {
-    /// Sends until it is dropped.
-    pub(crate) async fn run(self) {
+    /// Sends until it is dropped. If it ends by a panic it may be called again.
+    pub(crate) async fn run(&self) {
+        self.engine.with(|pipeline, now| pipeline.handle_sender_lost(now, self.destination));
         let mut flights = FuturesUnordered::new();
         loop {
             let (sends, timeout) = self.engine.with(|pipeline, now| {
@@ -62,7 +69,25 @@ impl Dispatch {
         }
     }
 
+    /// Sends one record. A panic over it costs the others nothing.
     async fn fly(&self, send: Send) -> Landed {
+        let id = send.id;
+        let landed = AssertUnwindSafe(self.attempt(send)).catch_unwind().await;
+        landed.unwrap_or_else(|_| self.broken(id))
+    }
+
+    fn broken(&self, id: RecordId) -> Landed {
+        let RecordId { class, sequence } = id;
+        tracing::error!(
+            class = class.label(),
+            sequence,
+            "sending a record ended in a panic, which is a fault of the agent; it is tried once more"
+        );
+        self.board.note_panic(STAGE);
+        Landed { id, slice: None, outcome: Outcome::Panicked, seen: None }
+    }
+
+    async fn attempt(&self, send: Send) -> Landed {
         let Send { id, signal, counts, body, items, .. } = send;
         let is_slice = items.is_some();
         let batch = BatchId { buffer: &self.buffer, record: id, items: items.clone() };
@@ -77,9 +102,12 @@ impl Dispatch {
         };
         let (counts, body) = match cut {
             Ok(cut) => cut,
+            Err(Outcome::Panicked) => return self.broken(id),
             Err(outcome) => return Landed { id, slice: None, outcome, seen: None },
         };
         reach("dispatch.sending");
+        #[cfg(test)]
+        crate::stage::tests::break_if_told(&body);
         let attempt = self.output.send(&batch, signal, counts, body).await;
         reach("dispatch.answered");
         Landed { id, slice: is_slice.then_some(counts), outcome: attempt.outcome, seen: Some(attempt) }
@@ -94,7 +122,8 @@ impl Dispatch {
                 tracing::error!(error = %cause, "a stored record is lost; it is counted as Corrupt");
                 Err(Outcome::Unreadable)
             }
-            Ok(Err(_)) | Err(_) => Err(Outcome::LocalFault),
+            Ok(Err(_)) => Err(Outcome::LocalFault),
+            Err(ended) => Err(outcome_of(&ended)),
         }
     }
 
@@ -121,13 +150,89 @@ async fn cut_out(signal: Signal, body: Bytes, items: Range<u32>) -> Result<(Clas
             tracing::error!(error = %cause, "a record that was well formed when it was taken in is not any more; it is counted as Corrupt");
             Err(Outcome::Unreadable)
         }
-        Err(_) => Err(Outcome::LocalFault),
+        Err(ended) => Err(outcome_of(&ended)),
     }
+}
+
+/// A task that did not end by itself: cancelled, because the process ends, or broken.
+fn outcome_of(ended: &JoinError) -> Outcome {
+    if ended.is_panic() { Outcome::Panicked } else { Outcome::LocalFault }
 }
 
 async fn wait_until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use outputs::Terminal;
+    use pipeline::{Pipeline, SetAside};
+    use vocabulary::DropReason;
+
+    use super::*;
+    use crate::engine::tests::{spilling, take_in};
+    use crate::stage::tests::BREAKS;
+
+    const ONLY: DestinationIndex = DestinationIndex(0);
+    const TIME_MAX: Duration = Duration::from_secs(20);
+
+    fn dispatch(pipeline: Pipeline) -> Dispatch {
+        Dispatch {
+            engine: Arc::new(Engine::new(pipeline, 1, None)),
+            board: Arc::new(Board::new(std::iter::once("backend".to_owned()))),
+            destination: ONLY,
+            buffer: "test".into(),
+            output: Output::Terminal(Terminal),
+            reader: None,
+        }
+    }
+
+    async fn set_aside(engine: &Engine) -> SetAside {
+        let began = Instant::now();
+        loop {
+            if let Some(aside) = engine.with(Pipeline::poll_set_aside) {
+                return aside;
+            }
+            assert!(began.elapsed() < TIME_MAX, "it is never set aside");
+            tokio::time::timeout(Duration::from_millis(10), engine.settled()).await.ok();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_breaks_the_sender_twice_is_set_aside_and_the_others_arrive() {
+        let dispatch = dispatch(spilling());
+        take_in(&dispatch.engine, BREAKS);
+        take_in(&dispatch.engine, b"fine");
+        let engine = dispatch.engine.clone();
+        let aside = tokio::select! {
+            () = dispatch.run() => unreachable!("it runs until it is dropped"),
+            aside = set_aside(&engine) => aside,
+        };
+        assert_eq!(
+            (aside.reason, aside.body.as_deref(), dispatch.board.panics()),
+            (DropReason::Undecodable, Some(BREAKS), vec![(STAGE, 2)])
+        );
+        let books = engine.with(|pipeline, _| pipeline.books().clone());
+        books.check().expect("the books hold");
+        let delivered: u64 = books.destinations.iter().flat_map(|book| book.cells.iter().flatten()).map(|cell| cell.delivered).sum();
+        assert_eq!(delivered, 1);
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_begins_anew_sends_again_what_was_on_its_way() {
+        let dispatch = dispatch(spilling());
+        take_in(&dispatch.engine, b"fine");
+        let engine = dispatch.engine.clone();
+        engine.with(|pipeline, now| pipeline.poll_send(now, ONLY)).expect("it waits for nothing");
+        tokio::select! {
+            () = dispatch.run() => unreachable!("it runs until it is dropped"),
+            () = engine.settled() => {}
+        }
+        assert_eq!(engine.with(|pipeline, _| pipeline.gauges().held_records), 0);
     }
 }

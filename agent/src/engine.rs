@@ -144,10 +144,15 @@ pub(crate) mod tests {
     /// Has the engine take this many records that memory alone holds.
     pub(crate) fn held_in_memory(engine: &Engine, records: usize) {
         for _ in 0..records {
-            let counts = ClassCounts::of(Class::High, 1);
-            let request = Request { signal: Signal::Logs, origin: Origin::Client, counts, body: Bytes::from_static(b"one") };
-            let verdict = engine.with(|pipeline, now| pipeline.offer(now, 1, request));
-            assert!(matches!(&verdict, Verdict::Admitted(admission) if admission.persist.is_empty()), "{verdict:?}");
+            take_in(engine, b"one");
         }
+    }
+
+    /// Has the engine take a record of one item that memory alone holds.
+    pub(crate) fn take_in(engine: &Engine, body: &'static [u8]) {
+        let counts = ClassCounts::of(Class::High, 1);
+        let request = Request { signal: Signal::Logs, origin: Origin::Client, counts, body: Bytes::from_static(body) };
+        let verdict = engine.with(|pipeline, now| pipeline.offer(now, 1, request));
+        assert!(matches!(&verdict, Verdict::Admitted(admission) if admission.persist.is_empty()), "{verdict:?}");
     }
 }

@@ -62,7 +62,7 @@ pub(crate) struct FleetClient {
 
 impl FleetClient {
     /// Reports until `stop` says that the last report is due, sends it if a stream is open, and returns.
-    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(&self, mut stop: watch::Receiver<bool>) {
         let mut sequence = 0;
         let mut pause = RECONNECT_FIRST;
         let mut told = false;

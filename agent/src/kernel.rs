@@ -33,6 +33,7 @@ const WAITING_MAX: usize = 1024;
 const SOURCE: &str = "ebpf";
 
 /// What the thread needs.
+#[derive(Clone)]
 pub(crate) struct Kernel {
     pub(crate) config: EbpfSource,
     pub(crate) engine: Arc<Engine>,
@@ -85,7 +86,7 @@ pub(crate) fn show_gone(board: &Board, reason: &str) {
 
 impl Kernel {
     /// Reads until told to stop.
-    pub(crate) fn run(self) {
+    pub(crate) fn run(&self) {
         let options =
             Options { object: PathBuf::from(&self.config.object), cgroup_root: PathBuf::from(&self.config.cgroup_root), btf: None };
         let mut probes = match probes::start(&options) {

@@ -36,7 +36,9 @@ mod run;
 mod settings;
 mod snapshot;
 mod spool_tools;
+mod stage;
 mod storage;
+mod watchdog;
 mod window;
 
 use std::process::ExitCode;

@@ -253,6 +253,9 @@ fn board_gauges(encoder: &mut DescriptorEncoder<'_>, board: &Board) -> Result<()
     gauge(encoder, "disk_failed", "1 while the disk failed and is not used", |family| {
         family.gauge(&[], u64::from(board.disk_failed.load(Ordering::Relaxed)))
     })?;
+    counter(encoder, "stage_panics", "Panics of a stage, which was begun anew; each is a fault of the agent", |family| {
+        board.panics().into_iter().try_for_each(|(stage, panics)| family.counter(&[("stage", stage)], panics))
+    })?;
     let quarantine = &board.quarantine;
     let plain = [
         ("quarantine_files", "Records of which a destination found something bad, kept in quarantine", &quarantine.files),

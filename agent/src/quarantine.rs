@@ -13,7 +13,8 @@ use spool::{Quarantine, QuarantineFile, ReadError, SetAsideError, Spool};
 
 use crate::board::Board;
 use crate::engine::Engine;
-use crate::storage::chain;
+use crate::stage;
+use crate::storage::{STAGE, chain};
 
 /// Room for what destinations find bad: enough for a person to see what it is, little beside the buffer.
 const BYTES_MAX: u64 = 64 << 20;
@@ -54,12 +55,13 @@ impl Shelf {
         }
     }
 
-    /// Copies out what the engine wants set aside.
-    pub(crate) fn copy_out(&mut self, engine: &Engine, spool: &Spool) {
+    /// Copies out what the engine wants set aside. What breaks the thread here has broken something before: it is given up.
+    pub(crate) fn copy_out(&mut self, engine: &Engine, spool: &Spool, board: &Board) {
         for _ in 0..ROUND_MAX {
             let Some(aside) = engine.with(pipeline::Pipeline::poll_set_aside) else { return };
             let (destination, id) = (aside.destination, aside.id);
-            let (copied, file) = match self.copy(aside, spool) {
+            let copy = stage::step(STAGE, board, || self.copy(aside, spool));
+            let (copied, file) = match copy.unwrap_or(Err(Copied::Unreadable)) {
                 Ok(file) => (Copied::Stored, Some(file)),
                 Err(copied) => (copied, None),
             };
@@ -79,6 +81,8 @@ impl Shelf {
             Err(ReadError::NotFound { .. } | ReadError::Corrupt { .. }) => return Err(Copied::Unreadable),
             Err(_) => return Err(Copied::LocalFault),
         };
+        #[cfg(test)]
+        stage::tests::break_if_told(&record);
         let body = cut_out(&aside.items, aside.signal, record).map_err(|cause| {
             tracing::error!(error = %cause, "a record that was well formed when it was taken in is not any more; it is counted as Corrupt");
             Copied::Unreadable
@@ -167,7 +171,7 @@ mod tests {
     use vocabulary::DropReason;
 
     use super::*;
-    use crate::engine::tests::{held_in_memory, spilling};
+    use crate::engine::tests::{spilling, take_in};
 
     const ONLY: DestinationIndex = DestinationIndex(0);
 
@@ -180,8 +184,12 @@ mod tests {
         })
     }
 
-    fn reject_one(engine: &Engine) {
-        held_in_memory(engine, 1);
+    fn board() -> Board {
+        Board::new(std::iter::empty())
+    }
+
+    fn reject_one(engine: &Engine, body: &'static [u8]) {
+        take_in(engine, body);
         let send = engine.with(|pipeline, now| pipeline.poll_send(now, ONLY)).expect("it waits for nothing");
         engine.with(|pipeline, now| pipeline.handle_outcome(now, ONLY, send.id, Outcome::Rejected));
     }
@@ -196,8 +204,8 @@ mod tests {
         let (mut shelf, held) = Shelf::open(&disk, "here", 0);
         assert_eq!(held, Some(Vec::new()));
         let engine = Engine::new(spilling(), 1, None);
-        reject_one(&engine);
-        shelf.copy_out(&engine, &spool);
+        reject_one(&engine, b"one");
+        shelf.copy_out(&engine, &spool, &board());
         assert_eq!(books(&engine), (1, 0));
         let folder = directory.path().join(spool::QUARANTINE_DIRECTORY);
         let kept = || {
@@ -219,8 +227,25 @@ mod tests {
         let options = spool::Options { segment_bytes: 1 << 20, budget_bytes: 0, identity: "test".into(), host: "here".into() };
         let (spool, _) = Spool::open(directory.path(), options).expect("an empty directory can be opened");
         let engine = Engine::new(spilling(), 1, None);
-        reject_one(&engine);
-        Shelf::none().copy_out(&engine, &spool);
+        reject_one(&engine, b"one");
+        Shelf::none().copy_out(&engine, &spool, &board());
         assert_eq!(books(&engine), (0, 1));
+    }
+
+    #[test]
+    fn what_breaks_the_thread_as_it_is_copied_out_is_given_up_and_the_others_are_kept() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = spool::Options { segment_bytes: 1 << 20, budget_bytes: 0, identity: "test".into(), host: "here".into() };
+        let (spool, _) = Spool::open(directory.path(), options).expect("an empty directory can be opened");
+        let path = directory.path().display().to_string();
+        let disk = DiskBuffer { path, bytes: 1 << 20, segment_bytes: 1 << 20, on_full: OnFull::default(), retention: None };
+        let (mut shelf, _) = Shelf::open(&disk, "here", 0);
+        let (engine, board) = (Engine::new(spilling(), 1, None), board());
+        reject_one(&engine, crate::stage::tests::BREAKS);
+        reject_one(&engine, b"one");
+        shelf.copy_out(&engine, &spool, &board);
+        assert_eq!((books(&engine), board.panics()), ((1, 0), vec![(STAGE, 1)]));
+        let cells = engine.with(|pipeline, _| pipeline.books().destinations[0].cells.clone());
+        assert_eq!(cells.iter().flatten().map(|cell| cell.dropped[DropReason::Corrupt.index()]).sum::<u64>(), 1);
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::board::{Board, SourceCondition, Started};
-use crate::dispatch::Dispatch;
+use crate::dispatch::{self, Dispatch};
 use crate::drain::{Drain, finish_storage};
 use crate::engine::{Engine, unix_ms};
 use crate::fleet::FleetClient;
@@ -30,7 +30,7 @@ use crate::receipt::{self, PreviousEnd, Receipt};
 use crate::report::Reporter;
 use crate::settings::Settings;
 use crate::storage::{QUEUE_MAX, Storage, chain};
-use crate::{admin, buffer, check, config_watch, intake, kernel, logging, pods};
+use crate::{admin, buffer, check, config_watch, intake, kernel, logging, pods, stage};
 
 /// Pause between two tries to get the OTLP port.
 const BIND_EVERY: Duration = Duration::from_secs(2);
@@ -84,10 +84,13 @@ async fn run(settings: Settings, file: Option<&Path>) -> anyhow::Result<()> {
     let place = Place::from_environment();
     let board = Arc::new(Board::new(settings.pipeline.destinations.iter().map(|destination| destination.name.clone())));
     let mut services = JoinSet::new();
-    services.spawn(admin::serve(settings.document.admin_listen.clone(), board.clone()));
+    let (address, shown) = (settings.document.admin_listen.clone(), board.clone());
+    services.spawn(async move { stage::keep_up("admin", &shown, || admin::serve(address.clone(), shown.clone())).await });
     if let Some(file) = file {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        services.spawn(config_watch::watch(file.to_owned(), text, board.clone()));
+        let (file, text, shown) = (file.to_owned(), std::fs::read_to_string(file).unwrap_or_default(), board.clone());
+        let watch = move || config_watch::watch(file.clone(), text.clone(), shown.clone());
+        let board = board.clone();
+        services.spawn(async move { stage::keep_up("configuration", &board, watch).await });
     }
     let opened = tokio::select! {
         opened = open_buffer(&settings, &place, &board) => opened,
@@ -167,9 +170,12 @@ impl Agent {
             self.board.expect(OTLP);
             let room = Room::new(settings.receive_bytes());
             let tenant_attribute = document.tenants.as_ref().map(|tenants| Arc::from(tenants.resource_attribute.as_str()));
-            let engine = self.engine.clone();
+            let (engine, board, stopped) = (self.engine.clone(), self.board.clone(), stopped.clone());
             let gate = move || intake::gate(&engine, Rules::default(), tenant_attribute.clone());
-            inputs.spawn(serve_otlp(otlp, room, gate, self.board.clone(), stopped.clone()));
+            inputs.spawn(async move {
+                let serve = || serve_otlp(otlp.clone(), room.clone(), &gate, board.clone(), stopped.clone());
+                stage::keep_up(OTLP, &board, serve).await;
+            });
         }
         reach("start.serving");
         self.start_kernel(settings, place, &stopped, &mut inputs, &mut services);
@@ -228,27 +234,15 @@ impl Agent {
         let follows = node.filter(|_| pods::is_in_cluster());
         let awaits_names = follows.is_some();
         if let Some(node) = follows {
-            services.spawn(pods::follow(node, index.clone(), started));
+            let (board, index) = (self.board.clone(), index.clone());
+            let follow = move || pods::follow(node.clone(), index.clone(), started);
+            services.spawn(async move { stage::keep_up("pods", &board, follow).await });
         }
         let stop = Arc::new(AtomicBool::new(false));
         let (engine, board, runtime) = (self.engine.clone(), self.board.clone(), Handle::current());
         let kernel = Kernel { config, engine, board, rules: Rules::default(), index, started, awaits_names, stop: stop.clone(), runtime };
-        let mut stopped = stopped.clone();
-        let shown = self.board.clone();
-        inputs.spawn(async move {
-            let mut thread = tokio::task::spawn_blocking(move || kernel.run());
-            let told = async { stopped.wait_for(|&stopped| stopped).await.map_or((), drop) };
-            let ended = tokio::select! {
-                ended = &mut thread => ended,
-                () = told => {
-                    stop.store(true, Ordering::Relaxed);
-                    thread.await
-                }
-            };
-            if ended.is_err() {
-                kernel::show_gone(&shown, "its thread ended by a panic, which is a fault of the agent: restart the agent");
-            }
-        });
+        let (stopped, board) = (stopped.clone(), self.board.clone());
+        inputs.spawn(async move { stage::keep_up("kernel", &board, || follow_kernel(kernel.clone(), stopped.clone())).await });
     }
 
     fn start_fleet(&self, settings: &Settings, place: &Place) -> (watch::Sender<bool>, Option<JoinHandle<()>>) {
@@ -265,7 +259,8 @@ impl Agent {
             },
             board: self.board.clone(),
         });
-        (stop, client.map(|client| tokio::spawn(client.run(stopped))))
+        let keep_up = |client: FleetClient| async move { stage::keep_up("fleet", &client.board, || client.run(stopped.clone())).await };
+        (stop, client.map(|client| tokio::spawn(keep_up(client))))
     }
 }
 
@@ -293,9 +288,29 @@ fn dispatchers(
         let destination = DestinationIndex(position);
         let buffer = buffer.clone();
         let dispatch = Dispatch { engine: engine.clone(), board: board.clone(), destination, buffer, output, reader: reader.cloned() };
-        tasks.spawn(dispatch.run());
+        tasks.spawn(async move { stage::keep_up(dispatch::STAGE, &dispatch.board, || dispatch.run()).await });
     }
     Ok(tasks)
+}
+
+/// Reads the kernel on a thread of its own until told to stop; passes a panic of the thread on.
+async fn follow_kernel(kernel: Kernel, mut stopped: watch::Receiver<bool>) {
+    let (stop, board) = (kernel.stop.clone(), kernel.board.clone());
+    let mut thread = tokio::task::spawn_blocking(move || kernel.run());
+    let told = async { stopped.wait_for(|&stopped| stopped).await.map_or((), drop) };
+    let ended = tokio::select! {
+        ended = &mut thread => ended,
+        () = told => {
+            stop.store(true, Ordering::Relaxed);
+            thread.await
+        }
+    };
+    if let Err(ended) = ended
+        && let Ok(panic) = ended.try_into_panic()
+    {
+        kernel::show_gone(&board, "its thread ended by a panic, which is a fault of the agent; it begins anew");
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// Serves OTLP until told to stop. A taken port keeps the agent from being ready and is tried again.

@@ -19,6 +19,7 @@ use crate::engine::{Engine, unix_ms};
 use crate::intake::add;
 use crate::quarantine::Shelf;
 use crate::retained::Retained;
+use crate::stage;
 use crate::window::Window;
 
 /// Requests that may wait for the thread. Their bodies stay within bounds: those of clients are charged to the receive budget until
@@ -41,6 +42,9 @@ const COMPRESS_UNTIL: u64 = 8;
 /// Pauses before a failed disk is tried again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Name of this stage on the board.
+pub(crate) const STAGE: &str = "storage";
 
 /// What the thread is asked to do.
 pub(crate) enum Job {
@@ -132,7 +136,14 @@ pub(crate) struct Storage {
     verified: Instant,
     /// Whether records may be copied together.
     copying: Health,
+    /// Whether a step ended in a panic, in this round or since the disk is left alone for one.
+    has_broken: bool,
 }
+
+/// A step ended in a panic.
+#[derive(Debug, thiserror::Error)]
+#[error("the step ended in a panic, which is a fault of the agent")]
+struct Broken;
 
 /// Whether the disk is in use. A failed one is left alone for a while, so that intake does not wait for its errors.
 enum Health {
@@ -178,6 +189,7 @@ impl Storage {
             retained: Retained::new(retention),
             verified: Instant::now(),
             copying: Health::Good,
+            has_broken: false,
         }
     }
 
@@ -188,33 +200,55 @@ impl Storage {
             // The queue does not end before `Finish`: the engine, which this thread shares, keeps a sender of it.
             let pause = if self.is_verified { CHECKPOINT_EVERY } else { VERIFY_EVERY };
             let got = runtime.block_on(async { tokio::time::timeout(pause, jobs.recv_many(&mut waiting, GROUP_MAX)).await });
-            match got {
-                Ok(_) => self.gather(&mut jobs, &mut waiting, runtime),
-                Err(_) => self.verify(),
+            // While the disk is left alone, that nothing breaks proves nothing.
+            self.has_broken &= !self.may_try();
+            if got.is_ok() {
+                self.gather(&mut jobs, &mut waiting, runtime);
+            } else {
+                self.verify();
             }
             let finish = self.work(&mut waiting);
             self.verify_under_load();
-            self.board.storage_beat.store(unix_ms(), Ordering::Relaxed);
-            self.shelf.copy_out(&self.engine, &self.spool);
-            self.shelf.look(&self.engine);
-            self.shelf.show(&self.board);
+            self.step(Self::tend_quarantine);
             if let Some(finish) = finish {
                 let durable = self.checkpoint();
                 // Nobody waits any more only when the process is being forced to end.
                 finish.send(durable).unwrap_or(());
                 return;
             }
-            if (self.checkpointed.elapsed() >= CHECKPOINT_EVERY || self.spool.is_out_of_segments())
-                && self.may_try()
-                && self.engine.with(|pipeline, _| pipeline.is_checkpoint_due())
-            {
-                self.checkpoint();
-            } else if self.retained.is_due()
-                && self.may_try()
-                && let Err(cause) = self.retained.release_again(&mut self.spool)
-            {
-                self.fail("segments that were kept for a time could not be deleted", &cause, false);
+            self.checkpoint_if_due();
+            // A thread that comes around and breaks each time does not go on: the watch over the process is to see it.
+            if !self.has_broken {
+                self.board.storage_beat.store(unix_ms(), Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Takes one step; none if it ended in a panic.
+    fn step<R>(&mut self, act: impl FnOnce(&mut Self) -> R) -> Option<R> {
+        let board = self.board.clone();
+        let done = stage::step(STAGE, &board, || act(self));
+        self.has_broken |= done.is_none();
+        done
+    }
+
+    fn tend_quarantine(&mut self) {
+        self.shelf.copy_out(&self.engine, &self.spool, &self.board);
+        self.shelf.look(&self.engine);
+        self.shelf.show(&self.board);
+    }
+
+    fn checkpoint_if_due(&mut self) {
+        if !self.may_try() {
+            return;
+        }
+        let is_time = self.checkpointed.elapsed() >= CHECKPOINT_EVERY || self.spool.is_out_of_segments();
+        if is_time && self.engine.with(|pipeline, _| pipeline.is_checkpoint_due()) {
+            self.checkpoint();
+        } else if self.retained.is_due()
+            && let Err(cause) = self.retained.release_again(&mut self.spool)
+        {
+            self.fail("segments that were kept for a time could not be deleted", &cause, false);
         }
     }
 
@@ -255,10 +289,18 @@ impl Storage {
         if !group.is_empty() {
             // The final flush has no second chance: its records are tried whatever the disk said last.
             let is_last_chance = group.iter().any(|append| append.done.is_none());
-            let stored = if self.may_try() || is_last_chance { self.append(&group) } else { Vec::new() };
+            let stored = if self.may_try() || is_last_chance { self.try_append(&group) } else { Vec::new() };
             self.settle(group, &stored);
         }
         finish
+    }
+
+    /// Appends; a group that breaks the thread is not stored, and the disk is left alone for a while, as after a fault of its own.
+    fn try_append(&mut self, group: &[Append]) -> Vec<bool> {
+        self.step(|storage| storage.append(group)).unwrap_or_else(|| {
+            self.fail("records could not be stored", &Broken, true);
+            Vec::new()
+        })
     }
 
     /// Appends, compressed if much waits or parts of cut requests are among them, and syncs; tells for each record of the group, in its order, whether it is durable.
@@ -269,6 +311,8 @@ impl Storage {
             .iter()
             .flat_map(|append| &append.records)
             .map(|&Persist { id, signal, counts, received_unix_ms, ref body }| {
+                #[cfg(test)]
+                stage::tests::break_if_told(body);
                 let record = spool::Append { id, signal, counts, received_unix_ms, body };
                 let appended = self.spool.append(&record);
                 appended.map_err(|cause| self.fail("a record could not be stored", &cause, true)).is_ok()
@@ -306,6 +350,13 @@ impl Storage {
 
     /// Persists the books and what is settled, then gives back the space of what nobody needs. Returns whether it is durable.
     fn checkpoint(&mut self) -> bool {
+        self.step(Self::write_checkpoint).unwrap_or_else(|| {
+            self.fail("a checkpoint could not be written", &Broken, false);
+            false
+        })
+    }
+
+    fn write_checkpoint(&mut self) -> bool {
         self.checkpointed = Instant::now();
         let checkpoint = self.engine.with(|pipeline, _| pipeline.checkpoint());
         reach("checkpoint.taken");
@@ -356,15 +407,17 @@ impl Storage {
             return;
         }
         self.verified = Instant::now();
-        match self.spool.verify_step(VERIFY_BYTES) {
-            Ok(verified) => {
+        match self.step(|storage| storage.spool.verify_step(VERIFY_BYTES)) {
+            // What breaks it once would break it each time; its turn to be sent comes without being verified before.
+            None => self.is_verified = true,
+            Some(Ok(verified)) => {
                 for damage in &verified.damage {
                     tracing::error!(damage = %damage, "verification found a damaged record; it is counted as Corrupt when its turn to be sent comes");
                 }
                 self.board.damaged_records.fetch_add(verified.damage.len() as u64, Ordering::Relaxed);
                 self.is_verified = verified.is_done;
             }
-            Err(cause) => tracing::warn!(error = %chain(&cause), "a record could not be verified"),
+            Some(Err(cause)) => tracing::warn!(error = %chain(&cause), "a record could not be verified"),
         }
     }
 
@@ -421,6 +474,7 @@ mod tests {
 
     use super::*;
     use crate::engine::tests::{mirroring, spilling};
+    use crate::stage::tests::BREAKS;
 
     fn storage(directory: &std::path::Path, engine: Arc<Engine>) -> Storage {
         let options = spool::Options { segment_bytes: 1 << 20, budget_bytes: 0, identity: "test".into(), host: "here".into() };
@@ -547,6 +601,35 @@ mod tests {
         storage.work(&mut vec![Job::Append(Append::flushed(record))]);
         assert_eq!(storage.spool.read(id).expect("it is durable"), Bytes::from_static(b"acknowledged"));
         assert!(matches!(storage.health, Health::Good));
+    }
+
+    #[test]
+    fn a_record_that_breaks_the_thread_is_refused_and_the_thread_goes_on() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let directory = tempfile::tempdir().expect("a directory");
+        let engine = Arc::new(Engine::new(mirroring(), 1, None));
+        let storage = storage(directory.path(), engine.clone());
+        let board = storage.board.clone();
+        let (sender, jobs) = mpsc::channel(8);
+        let offer = |body: &'static [u8]| {
+            let counts = ClassCounts::of(Class::High, 1);
+            let request = pipeline::Request { signal: Signal::Logs, origin: Origin::Client, counts, body: Bytes::from_static(body) };
+            let verdict = engine.with(|pipeline, now| pipeline.offer(now, 1, request));
+            let Verdict::Admitted(admission) = verdict else { panic!("there is room: {verdict:?}") };
+            let (done, wait) = oneshot::channel();
+            let append = Append { records: admission.persist, is_rest_taken: false, done: Some(done), _charge: Charge::default() };
+            sender.try_send(Job::Append(append)).expect("there is a place");
+            wait
+        };
+        let mut broken = offer(BREAKS);
+        let (finish, mut finished) = oneshot::channel();
+        sender.try_send(Job::Finish(finish)).expect("there is a place");
+        storage.run(jobs, runtime.handle());
+        assert_eq!(broken.try_recv(), Ok(Stored::Nothing));
+        assert_eq!((finished.try_recv(), board.panics()), (Ok(true), vec![(STAGE, 1)]));
+        let books = engine.with(|pipeline, _| pipeline.books().clone());
+        books.check().expect("the books hold");
+        assert_eq!(books.inputs[Signal::Logs as usize][Class::High as usize].refused[RefuseReason::HardLimit as usize], 1);
     }
 
     /// A request of an important and a lesser part, both of which are to go to disk, of which the first `durable` do.

@@ -15,7 +15,7 @@ use crate::poison::Answer;
 use crate::quarantine::FoundBad;
 use crate::sorted::SortedMap;
 use crate::suspects::Suspects;
-use crate::{Circuit, Config, DestinationConfig, DestinationGauge, IdRanges, RecordId, RetryPolicy, jitter};
+use crate::{Circuit, Config, DestinationConfig, DestinationGauge, IdRanges, Progress, RecordId, RetryPolicy, jitter};
 
 /// Shortest pause after a failure: full jitter may draw nearly zero, which would be no pause at all.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -25,6 +25,8 @@ pub const SERVER_PAUSE_MAX: Duration = Duration::from_secs(300);
 const REST_MIN: Duration = Duration::from_secs(1);
 /// Faults of the agent's own at which a record is given up: with seven pauses before, a disk has two minutes to come back.
 const FAULTS_MAX: u32 = 8;
+/// Times the shell may break over one record: a second time is no accident.
+const PANICS_MAX: u32 = 2;
 /// Unexplained failures of a record, each with a success of others since the one before, at which the record is to blame.
 const DOUBTS_MAX: u32 = 4;
 
@@ -43,6 +45,8 @@ pub(crate) struct Queue {
 pub(crate) struct Tries {
     handed_out: u32,
     faults: u32,
+    /// How often the shell broke over it.
+    panics: u32,
     /// Failures that may be the record's fault, and how many records the destination had taken at the last of them.
     doubts: u32,
     doubted_at: u64,
@@ -59,6 +63,14 @@ pub(crate) struct Flight {
     tries: Tries,
     sent_at: Duration,
     places: u32,
+}
+
+impl Flight {
+    /// The shell broke over the record. Whether it may be tried again.
+    pub(crate) const fn note_panic(&mut self) -> bool {
+        self.tries.panics += 1;
+        self.tries.panics < PANICS_MAX
+    }
 }
 
 /// A record that waits by itself, for a reason that is not the destination's.
@@ -110,6 +122,8 @@ pub(crate) struct Destination {
     aside: BTreeMap<RecordId, (Flight, bool)>,
     /// Records that are unsettled here, and neither in flight, resting nor to be copied out.
     waiting: u64,
+    /// Answers heard since the start.
+    landed: u64,
     /// Items held in memory alone, by signal and class; what a crash would take.
     pub(crate) volatile: [[u64; Class::COUNT]; Signal::COUNT],
     health: Health,
@@ -137,6 +151,7 @@ impl Destination {
             suspects: Suspects::default(),
             aside: BTreeMap::new(),
             waiting: 0,
+            landed: 0,
             volatile: Default::default(),
             health: Health::Closed,
             taken: 0,
@@ -203,6 +218,16 @@ impl Destination {
         let flight = self.in_flight.remove(&id)?;
         self.places -= flight.places;
         Some(flight)
+    }
+
+    /// The next record whose answer will never be heard.
+    pub(crate) fn first_in_flight(&self) -> Option<RecordId> {
+        self.in_flight.first_key_value().map(|(&id, _)| id)
+    }
+
+    /// An answer was heard, whatever it said.
+    pub(crate) const fn note_landed(&mut self) {
+        self.landed += 1;
     }
 
     /// Notes what it said of a record that it found bad, or of a slice of it. Whether all its items are decided; none if what was
@@ -432,11 +457,21 @@ impl Destination {
         true
     }
 
+    /// Something could be sent at once.
+    fn could_send(&self, now: Duration) -> bool {
+        self.waiting > 0 && self.has_room() && self.pause_until().is_none_or(|until| until <= now)
+    }
+
+    pub(crate) fn progress(&self, now: Duration, may_send: bool) -> Progress {
+        Progress { landed: self.landed, is_due: may_send && (!self.in_flight.is_empty() || self.could_send(now)) }
+    }
+
     pub(crate) fn gauge(&self, disk_bytes: u64) -> DestinationGauge {
         let backing_off_until = self.pause_until();
         DestinationGauge {
             name: self.name.clone(),
             in_flight: self.in_flight.len(),
+
             circuit: match self.health {
                 _ if backing_off_until.is_some() => Circuit::Open,
                 Health::Closed => Circuit::Closed,

@@ -137,6 +137,9 @@ pub enum Outcome {
     /// The record waits 1 s, then twice as long each time, and at the eighth such fault it is dropped as `DiskError`. It says
     /// nothing about the destination, which goes on being sent other records.
     LocalFault,
+    /// It was not sent, for the agent's own code broke over it. The first time the record waits as after `LocalFault`; the second
+    /// time what is undecided of it is set aside as `Undecodable`, or without a disk dropped as such.
+    Panicked,
 }
 
 /// What the spool must persist, as one atom.
@@ -255,6 +258,15 @@ impl Circuit {
             Self::HalfOpen => "half_open",
         }
     }
+}
+
+/// What one destination is about. Something is due and nothing lands for longer than a call can take: the shell has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Answers heard since the start, whatever they said.
+    pub landed: u64,
+    /// A record is on its way, or could be sent at once.
+    pub is_due: bool,
 }
 
 /// How one destination does at this instant.

@@ -69,6 +69,7 @@
 //!   its books move once, at the end. A crash in between starts the search again: slices that were taken are sent twice.
 //! - With a disk the bad items are copied out (`poll_set_aside`) before the record settles, and are held as quarantined, which blocks
 //!   no drain and pins nothing. A crash between the copy and the checkpoint costs nothing: the file settles the record.
+//! - A record that the shell's own code breaks over twice is kept from breaking it again: it is set aside as `Undecodable`.
 //! - A server's pause, at most `SERVER_PAUSE_MAX`, is kept whatever else the destination answers meanwhile.
 //! - A record that the final flush synced and no checkpoint followed is taken for a new one at the next start, unless some
 //!   destination had settled it: it is counted once more as received, within those bounds.
@@ -110,8 +111,8 @@ pub use config::{BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, M
 pub use dispatch::SERVER_PAUSE_MAX;
 pub use engine::Pipeline;
 pub use exchange::{
-    Admission, Checkpoint, Circuit, DestinationGauge, Gauges, Origin, Outcome, Part, Persist, Phase, Recovered, Refusal, Request, Send,
-    TenantGauge, Verdict,
+    Admission, Checkpoint, Circuit, DestinationGauge, Gauges, Origin, Outcome, Part, Persist, Phase, Progress, Recovered, Refusal, Request,
+    Send, TenantGauge, Verdict,
 };
 pub use limit::LIMIT_DWELL;
 pub use quarantine::{Copied, Quarantined, SetAside};

@@ -31,6 +31,8 @@ pub(crate) enum Answer {
     Bad,
     /// As a whole it is too large.
     TooLarge,
+    /// Nobody can be asked: the agent itself cannot handle the record, and nothing more of it is tried.
+    Undecodable,
 }
 
 /// What is known of one record.
@@ -52,6 +54,7 @@ pub(crate) struct Search {
     bad: Vec<Range<u32>>,
     /// Whether anything was refused for something else than its size.
     is_any_refused: bool,
+    is_undecodable: bool,
 }
 
 impl Search {
@@ -67,6 +70,7 @@ impl Search {
             rejected: ClassCounts::default(),
             bad: Vec::new(),
             is_any_refused: false,
+            is_undecodable: false,
         };
         search.note(answer);
         search
@@ -97,6 +101,10 @@ impl Search {
             Answer::Bad if !is_one => self.known = Some(tried.end),
             Answer::TooLarge if !is_one => (self.known, self.step) = (None, tried.end.saturating_sub(tried.start) / 2),
             Answer::Bad | Answer::TooLarge => self.condemn(tried.end),
+            Answer::Undecodable => {
+                self.is_undecodable = true;
+                self.condemn(self.end);
+            }
         }
         if self.tries >= TRIES_MAX && !self.is_done() {
             self.condemn(self.end);
@@ -138,7 +146,11 @@ impl Search {
 
     /// Why they are.
     pub(crate) const fn reason(&self) -> DropReason {
-        if self.is_any_refused { DropReason::Rejected } else { DropReason::TooLarge }
+        match () {
+            () if self.is_undecodable => DropReason::Undecodable,
+            () if self.is_any_refused => DropReason::Rejected,
+            () => DropReason::TooLarge,
+        }
     }
 }
 
@@ -215,5 +227,13 @@ mod tests {
         assert_eq!(search.reason(), DropReason::TooLarge);
         search.note(Answer::Bad);
         assert_eq!((search.reason(), search.is_done(), search.bad()), (DropReason::Rejected, true, std::slice::from_ref(&(0..2))));
+    }
+
+    #[test]
+    fn of_a_record_that_the_agent_cannot_handle_nothing_more_is_tried() {
+        let mut search = Search::new(8, Answer::Bad);
+        search.note(Answer::Taken { counts: ClassCounts::of(Class::High, 4), rejected: 0 });
+        search.note(Answer::Undecodable);
+        assert_eq!((search.reason(), search.is_done(), search.bad()), (DropReason::Undecodable, true, std::slice::from_ref(&(4..8))));
     }
 }

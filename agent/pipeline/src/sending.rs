@@ -7,7 +7,7 @@ use vocabulary::{ClassCounts, DropReason, Signal};
 use crate::dispatch::{Chosen, Flight};
 use crate::moves::{HeldState, Settlement};
 use crate::poison::Answer;
-use crate::{BufferMode, DestinationIndex, Outcome, Phase, Pipeline, RecordId, Send};
+use crate::{BufferMode, DestinationIndex, Outcome, Phase, Pipeline, Progress, RecordId, Send};
 
 impl Pipeline {
     /// The next record for this destination, or none: its window is full, it is backed off, nothing waits, or the engine ends. In mode
@@ -52,6 +52,7 @@ impl Pipeline {
         let index = usize::from(destination.0);
         let Some(state) = self.destinations.get_mut(index) else { return };
         let Some(mut flight) = state.land(id) else { return };
+        state.note_landed();
         let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
         let outcome = if outcome == Outcome::Failed && state.doubt(&mut flight) { Outcome::Rejected } else { outcome };
         let counts = slice.unwrap_or_default();
@@ -63,6 +64,8 @@ impl Pipeline {
             Outcome::Unreadable => DropReason::Corrupt,
             Outcome::LocalFault if state.rest(self.now, id, flight) => return self.wait_again(index, id),
             Outcome::LocalFault => DropReason::DiskError,
+            Outcome::Panicked if flight.note_panic() && state.rest(self.now, id, flight) => return self.wait_again(index, id),
+            Outcome::Panicked => return self.answered(index, id, flight, Answer::Undecodable),
             Outcome::Retry { .. } | Outcome::Failed => {
                 let after = if let Outcome::Retry { after } = outcome { after } else { None };
                 state.note_failure(self.now, flight, after);
@@ -76,11 +79,33 @@ impl Pipeline {
         self.settle(index, id, HeldState::InFlight, Settlement::Dropped(reason));
     }
 
+    /// The sender of a destination broke and began anew: whatever it had on its way waits again, as after an answer that was lost.
+    pub fn handle_sender_lost(&mut self, now: Duration, destination: DestinationIndex) {
+        self.observe(now);
+        let index = usize::from(destination.0);
+        while let Some(state) = self.destinations.get_mut(index)
+            && let Some(id) = state.first_in_flight()
+            && let Some(flight) = state.land(id)
+        {
+            state.requeue(id, flight);
+            self.wait_again(index, id);
+        }
+    }
+
+    /// What each destination is about, for whoever watches that it goes on.
+    pub fn progress(&mut self, now: Duration) -> Vec<Progress> {
+        self.observe(now);
+        let may_send = self.lifecycle.may_send();
+        self.destinations.iter().map(|destination| destination.progress(self.now, may_send)).collect()
+    }
+
     /// A destination said what it thinks of a record, or of a slice of one.
     fn answered(&mut self, index: usize, id: RecordId, flight: Flight, answer: Answer) {
         let Some(state) = self.destinations.get_mut(index) else { return };
         let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
-        state.note_alive();
+        if answer != Answer::Undecodable {
+            state.note_alive();
+        }
         if let Answer::Taken { rejected, .. } = answer {
             state.note_taken();
             if !state.is_searched(id) {

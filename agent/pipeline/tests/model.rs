@@ -34,6 +34,8 @@ enum Step {
     StoreFailed(usize),
     Send(usize),
     Outcome(usize, usize, Outcome),
+    /// The sender of a destination breaks, and nobody hears its answers.
+    LoseSender(usize),
     Checkpoint {
         is_durable: bool,
     },
@@ -68,6 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Outcome::TooLarge),
         1 => Just(Outcome::Unreadable),
         2 => Just(Outcome::LocalFault),
+        1 => Just(Outcome::Panicked),
     ];
     let copied =
         prop_oneof![6 => Just(Copied::Stored), 1 => Just(Copied::Full), 1 => Just(Copied::Unreadable), 2 => Just(Copied::LocalFault)];
@@ -85,6 +88,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop::bool::weighted(0.1).prop_map(|really| if really { Step::Shutdown } else { Step::Advance(1) }),
         1 => Just(Step::InputsStopped),
         2 => Just(Step::Flush),
+        1 => (0..DESTINATIONS).prop_map(Step::LoseSender),
         6 => (copied, prop::bool::weighted(0.9)).prop_map(|(copied, is_told)| Step::SetAside { copied, is_told }),
         1 => (0_usize..4, any::<bool>()).prop_map(|(nth, is_replayed)| Step::TakeOut { nth, is_replayed }),
     ]
@@ -230,6 +234,10 @@ impl World {
             }
             Step::StoreFailed(nth) if nth < self.pending.len() => self.fail_store(nth),
             Step::Send(destination) => self.send(destination),
+            Step::LoseSender(destination) => {
+                self.in_flight[destination].clear();
+                self.engine.handle_sender_lost(self.now, DestinationIndex(destination as u8));
+            }
             Step::Outcome(destination, nth, outcome) if nth < self.in_flight[destination].len() => {
                 let send = self.in_flight[destination].remove(nth);
                 self.answer(destination, send, outcome);

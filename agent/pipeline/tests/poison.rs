@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pipeline::{
     BufferMode, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Outcome,
-    Pipeline, RecordId, Request, RetryPolicy, Send, Verdict,
+    Pipeline, Progress, RecordId, Request, RetryPolicy, Send, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
@@ -213,4 +213,47 @@ fn a_copy_that_comes_too_late_for_a_forced_end_is_not_held() {
         let expected = if is_forced { (0, 1) } else { (1, 0) };
         assert_eq!((cell.held.quarantined, cell.dropped[DropReason::ForcedShutdown.index()]), expected);
     }
+}
+
+#[test]
+fn a_record_that_breaks_the_sender_twice_is_sent_no_more() {
+    for mode in [BufferMode::Memory, BufferMode::Mirror] {
+        let mut engine = engine_with(mode, 1);
+        let request = Request { signal: Signal::Logs, origin: Origin::Client, counts: ClassCounts::of(Class::High, 4), body: Bytes::new() };
+        let Verdict::Admitted(admission) = engine.offer(Duration::ZERO, 1, request) else { panic!("there is room") };
+        for record in admission.persist {
+            engine.handle_stored(Duration::ZERO, record.id);
+        }
+        let first = engine.poll_send(Duration::ZERO, ONLY).unwrap();
+        engine.handle_outcome(Duration::ZERO, ONLY, first.id, Outcome::Panicked);
+        assert_eq!(engine.poll_send(Duration::ZERO, ONLY), None, "it waits alone");
+        let later = engine.poll_timeout().expect("and is tried once more");
+        assert_eq!((later, engine.poll_send(later, ONLY).map(|send| send.id)), (Duration::from_secs(1), Some(first.id)));
+        engine.handle_outcome(later, ONLY, first.id, Outcome::Panicked);
+        assert_eq!((engine.poll_send(later, ONLY), engine.poll_timeout()), (None, None));
+        let aside = engine.poll_set_aside(later).map(|aside| (aside.reason, aside.counts.total()));
+        let dropped =
+            engine.books().destinations[0].cells[Signal::Logs.index()][Class::High.index()].dropped[DropReason::Undecodable.index()];
+        let expected = if mode == BufferMode::Memory { (None, 4) } else { (Some((DropReason::Undecodable, 4)), 0) };
+        assert_eq!((aside, dropped), expected);
+        engine.check_held().unwrap();
+    }
+}
+
+#[test]
+fn a_sender_that_began_anew_finds_what_it_had_on_its_way_and_only_answers_are_progress() {
+    let mut engine = engine(2);
+    let fine = Model { counts: ClassCounts::of(Class::High, 1), bad: BTreeSet::new() };
+    let progress = |engine: &mut Pipeline| engine.progress(Duration::ZERO)[0];
+    assert_eq!(progress(&mut engine), Progress { landed: 0, is_due: false });
+    offer(&mut engine, &fine);
+    assert!(progress(&mut engine).is_due, "it could be sent");
+    let lost = engine.poll_send(Duration::ZERO, ONLY).unwrap();
+    engine.handle_sender_lost(Duration::ZERO, ONLY);
+    engine.check_held().unwrap();
+    assert_eq!(progress(&mut engine), Progress { landed: 0, is_due: true });
+    let send = engine.poll_send(Duration::ZERO, ONLY).unwrap();
+    assert_eq!((send.id, send.attempt), (lost.id, 2));
+    answer(&mut engine, Duration::ZERO, &send, &fine, true);
+    assert_eq!(progress(&mut engine), Progress { landed: 1, is_due: false }, "a failed destination is left alone, which is no standstill");
 }

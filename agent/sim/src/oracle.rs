@@ -249,6 +249,11 @@ impl Oracle {
         }
     }
 
+    /// What is undecided of the record may be given up as a whole: nobody asks the destination about it.
+    pub(crate) fn note_given_up_whole(&mut self, destination: usize, id: RecordId) {
+        self.exhausted.insert((destination, id));
+    }
+
     /// A destination refuses these for ever, together.
     pub(crate) fn note_refused(&mut self, destination: usize, units: &[Unit]) {
         if let [unit] = units {

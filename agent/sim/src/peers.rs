@@ -60,6 +60,11 @@ impl World {
             Err(outcome) => return self.plan_in(Duration::from_millis(1), Event::Land { life, flight, outcome }),
         };
         self.check_age(send.signal, &body);
+        if self.breaks_the_sender(send, &body) {
+            self.coverage.note(Sometimes::Panicked);
+            self.oracle.note_given_up_whole(destination, send.id);
+            return self.plan_in(Duration::from_millis(1), Event::Land { life, flight, outcome: Outcome::Panicked });
+        }
         let arrival = Arrival { life, flight, destination, signal: send.signal, body };
         let broken = Outcome::Retry { after: None };
         let way = self.chance.millis(0, 30);
@@ -97,6 +102,12 @@ impl World {
         let received = units.iter().filter_map(|unit| self.received_at.get(&unit.number)).max().copied().unwrap_or_default();
         let waited = self.now - received.max(process.started);
         assert!(waited < max_age + AGE_LATE_MAX, "{units:?} is sent after {waited:?}, and the limit is {max_age:?}");
+    }
+
+    /// Whether the agent's own code breaks over what it is to send: in some worlds over one unit in eighty-nine, until it is calm.
+    fn breaks_the_sender(&self, send: &Send, body: &Bytes) -> bool {
+        let is_one = |unit: &crate::items::Unit| unit.number % 89 == 88;
+        self.plan.sender_breaks && !self.is_calm && decode(send.signal, body, |number| self.oracle.unit(number)).iter().any(is_one)
     }
 
     /// The part of the body that is asked for.

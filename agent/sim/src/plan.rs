@@ -57,6 +57,8 @@ pub(crate) struct Plan {
     /// Ends of the process, of whatever kind.
     pub(crate) ends: u64,
     pub(crate) disk_full_spells: u64,
+    /// Whether the agent's own code breaks over some of what it is to send.
+    pub(crate) sender_breaks: bool,
     /// Most records and jobs of one group of the storage thread, and most that wait for it.
     pub(crate) group_max: usize,
     pub(crate) storage_queue_max: usize,
@@ -107,6 +109,7 @@ impl Plan {
             mixed_percent: chance.one_of(&[0, 50, 50]),
             ends: chance.below(6),
             disk_full_spells: chance.below(3),
+            sender_breaks: chance.percent(25),
             group_max: chance.one_of(&[1, 4, 64]),
             storage_queue_max: chance.one_of(&[2, 8, 64]),
         }

@@ -70,7 +70,7 @@ pub struct QuarantineFile {
     /// Other items of the record, by class, which the destination rejected in partial success: with them, and with what is held here,
     /// the record is accounted for, whatever the books come to know.
     pub rejected: ClassCounts,
-    /// Why it is here: `Rejected` or `TooLarge`.
+    /// Why it is here: `Rejected`, `TooLarge` or `Undecodable`.
     pub reason: DropReason,
     /// When the record was accepted, in milliseconds since the Unix epoch.
     pub received_unix_ms: u64,

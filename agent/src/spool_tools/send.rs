@@ -200,7 +200,9 @@ impl Run<'_> {
             }
             Outcome::Retry { after } => self.retry(flight, answer, after),
             // The first two are handled where records land, the others are no answers of a destination.
-            Outcome::Delivered | Outcome::Partial { .. } | Outcome::Unreadable | Outcome::LocalFault => self.retry(flight, answer, None),
+            Outcome::Delivered | Outcome::Partial { .. } | Outcome::Unreadable | Outcome::LocalFault | Outcome::Panicked => {
+                self.retry(flight, answer, None)
+            }
         }
     }
 
