@@ -90,9 +90,10 @@ enum Health {
 }
 
 /// A record chosen to be sent.
-#[derive(Clone, Debug)]
-pub(crate) struct Chosen {
+#[derive(Debug)]
+pub(crate) struct Chosen<'l> {
     pub(crate) id: RecordId,
+    pub(crate) entry: &'l Entry,
     /// Tries it had before this one.
     pub(crate) tries: u32,
     /// The part of it that is sent; none means all.
@@ -110,7 +111,7 @@ pub(crate) struct Destination {
     pub(crate) bit: u16,
     pub(crate) queues: PerClass<Queue>,
     turns: Turns,
-    in_flight: SortedMap<RecordId, Flight>,
+    in_flight: PerClass<SortedMap<Flight>>,
     /// Places of the window that those take.
     places: u32,
     /// Records that wait by themselves, and when each may be tried again.
@@ -144,7 +145,7 @@ impl Destination {
             bit: 1 << index,
             queues: PerClass::default(),
             turns: Turns::new(&whole.classes),
-            in_flight: SortedMap::default(),
+            in_flight: PerClass::default(),
             places: 0,
             resting: BTreeMap::new(),
             rests: BTreeSet::new(),
@@ -174,14 +175,15 @@ impl Destination {
     }
 
     /// Chooses what to send next and puts it on its way.
-    pub(crate) fn choose(&mut self, now: Duration, lanes: &PerClass<Lane>) -> Option<Chosen> {
+    pub(crate) fn choose<'l>(&mut self, now: Duration, lanes: &'l PerClass<Lane>) -> Option<Chosen<'l>> {
         self.end_rests(now);
         if self.waiting == 0 || !self.has_room() || !self.end_pause(now) {
             return None;
         }
         let others_wait = self.waiting > self.suspects.waiting();
         if let Some((id, tries, items)) = self.suspects.choose(others_wait) {
-            return Some(self.hand_out(now, lanes, id, tries, Some(items)));
+            let entry = lanes[id.class].entries.get(&id.sequence)?;
+            return Some(self.hand_out(now, id, entry, tries, Some(items)));
         }
         if !others_wait {
             return None;
@@ -193,36 +195,37 @@ impl Destination {
         for class in Class::ALL {
             let lane = &lanes[class];
             let Some((sequence, tries, entry)) = self.queues[class].head(lane, self.bit, fresh_first) else { continue };
-            candidates[class] = Some((sequence, tries));
+            candidates[class] = Some((sequence, tries, entry));
             heads[class] = Some(Head { bytes: u64::from(entry.bytes), age: now.saturating_sub(entry.arrived) });
         }
         let class = self.turns.pick(&heads)?;
-        let (sequence, tries) = candidates[class]?;
+        let (sequence, tries, entry) = candidates[class]?;
         self.queues[class].leave(sequence);
-        Some(self.hand_out(now, lanes, RecordId { class, sequence }, tries, None))
+        Some(self.hand_out(now, RecordId { class, sequence }, entry, tries, None))
     }
 
-    fn hand_out(&mut self, now: Duration, lanes: &PerClass<Lane>, id: RecordId, tries: Tries, items: Option<Range<u32>>) -> Chosen {
+    fn hand_out<'l>(&mut self, now: Duration, id: RecordId, entry: &'l Entry, tries: Tries, items: Option<Range<u32>>) -> Chosen<'l> {
         self.waiting -= 1;
-        let bytes = lanes[id.class].entries.get(&id.sequence).map_or(0, |entry| entry.bytes);
-        let places = bytes.div_ceil(PLACE_BYTES).max(1);
+        let places = entry.bytes.div_ceil(PLACE_BYTES).max(1);
         let handed_out = tries.handed_out.saturating_add(1);
         self.places += places;
-        self.in_flight.insert(id, Flight { tries: Tries { handed_out, ..tries }, sent_at: now, places });
-        Chosen { id, tries: tries.handed_out, items }
+        self.in_flight[id.class].insert(id.sequence, Flight { tries: Tries { handed_out, ..tries }, sent_at: now, places });
+        Chosen { id, entry, tries: tries.handed_out, items }
     }
 
     /// The answer for a record arrived; none if it was not on its way.
     pub(crate) fn land(&mut self, id: RecordId) -> Option<Flight> {
         self.suspects.land(id);
-        let flight = self.in_flight.remove(&id)?;
+        let flight = self.in_flight[id.class].remove(&id.sequence)?;
         self.places -= flight.places;
         Some(flight)
     }
 
     /// The next record whose answer will never be heard.
     pub(crate) fn first_in_flight(&self) -> Option<RecordId> {
-        self.in_flight.first_key_value().map(|(&id, _)| id)
+        let first =
+            |(class, flights): (Class, &SortedMap<Flight>)| flights.first_key_value().map(|(&sequence, _)| RecordId { class, sequence });
+        self.in_flight.iter().find_map(first)
     }
 
     /// An answer was heard, whatever it said.
@@ -392,7 +395,7 @@ impl Destination {
     }
 
     pub(crate) fn is_in_flight(&self, id: RecordId) -> bool {
-        self.in_flight.contains_key(&id)
+        self.in_flight[id.class].contains_key(&id.sequence)
     }
 
     /// Whether the shell has the record in hand: it is on its way, or is being copied out.
@@ -420,7 +423,7 @@ impl Destination {
     /// Whether nothing is on its way and nothing could be sent without waiting for the destination, or the disk, to recover.
     pub(crate) fn is_at_rest(&self) -> bool {
         let is_copying = self.aside.keys().any(|id| !self.resting.contains_key(id));
-        self.in_flight.is_empty() && !is_copying && (self.waiting == 0 || self.is_failing() || self.asked_until.is_some())
+        self.places == 0 && !is_copying && (self.waiting == 0 || self.is_failing() || self.asked_until.is_some())
     }
 
     /// When a poll may yield because time passed.
@@ -463,15 +466,14 @@ impl Destination {
     }
 
     pub(crate) fn progress(&self, now: Duration, may_send: bool) -> Progress {
-        Progress { landed: self.landed, is_due: may_send && (!self.in_flight.is_empty() || self.could_send(now)) }
+        Progress { landed: self.landed, is_due: may_send && (self.places > 0 || self.could_send(now)) }
     }
 
     pub(crate) fn gauge(&self, disk_bytes: u64) -> DestinationGauge {
         let backing_off_until = self.pause_until();
         DestinationGauge {
             name: self.name.clone(),
-            in_flight: self.in_flight.len(),
-
+            in_flight: self.in_flight.iter().map(|(_, flights)| flights.len()).sum(),
             circuit: match self.health {
                 _ if backing_off_until.is_some() => Circuit::Open,
                 Health::Closed => Circuit::Closed,

@@ -52,7 +52,7 @@ pub(crate) struct Entry {
 pub(crate) struct Lane {
     /// The id the next record gets.
     pub(crate) next_sequence: u64,
-    pub(crate) entries: SortedMap<u64, Entry>,
+    pub(crate) entries: SortedMap<Entry>,
     /// Ids of held records that are on disk.
     pub(crate) stored: IdRanges,
     /// Ids that no destination needs.
@@ -78,7 +78,7 @@ pub struct Pipeline {
     pub(crate) doors: Doors,
     pub(crate) tenants: Tenants,
     pub(crate) lanes: PerClass<Lane>,
-    pub(crate) storing: SortedMap<RecordId, Storing>,
+    pub(crate) storing: PerClass<SortedMap<Storing>>,
     /// Held records whose body is on disk alone.
     pub(crate) down: u64,
     /// Held records in memory alone, and their items.
@@ -122,7 +122,7 @@ impl Pipeline {
                 stored: IdRanges::default(),
                 released: IdRanges::default(),
             })),
-            storing: SortedMap::default(),
+            storing: PerClass::default(),
             down: 0,
             volatile_records: 0,
             volatile_items: 0,
@@ -231,14 +231,16 @@ impl Pipeline {
 
     fn check_tenant(&self, tenant: Tenant) -> Result<(), Broken> {
         let held = self.lanes.iter().flat_map(|(_, lane)| lane.entries.values());
-        let all = held.chain(self.storing.values().map(|storing| &storing.entry)).filter(|entry| entry.tenant == tenant);
+        let all = held
+            .chain(self.storing.iter().flat_map(|(_, storing)| storing.values()).map(|storing| &storing.entry))
+            .filter(|entry| entry.tenant == tenant);
         let bytes = all.map(|entry| self.tenants.size(entry.bytes)).sum();
         crate::books::equal(|| format!("held bytes = sum over records of {tenant:?}"), self.tenants.bytes(tenant), bytes)
     }
 
     fn check_share(&self, index: usize) -> Result<(), Broken> {
         let held = self.lanes.iter().flat_map(|(_, lane)| lane.entries.values()).filter(|entry| entry.place == Place::Disk);
-        let all = held.chain(self.storing.values().map(|storing| &storing.entry));
+        let all = held.chain(self.storing.iter().flat_map(|(_, storing)| storing.values()).map(|storing| &storing.entry));
         let bytes = all.filter(|entry| entry.unsettled & 1 << index != 0).map(|entry| on_disk(u64::from(entry.bytes))).sum();
         crate::books::equal(
             || format!("share of the disk = sum over records of destination {index}"),
@@ -317,8 +319,9 @@ impl Pipeline {
     /// One destination needs the record no more. `from` is the state its items leave.
     pub(crate) fn settle(&mut self, index: usize, id: RecordId, from: HeldState, how: Settlement) {
         let lane = &mut self.lanes[id.class];
+        let Some(found) = lane.entries.find(&id.sequence) else { return };
         let (Some(destination), Some(book), Some(entry)) =
-            (self.destinations.get_mut(index), self.books.destinations.get_mut(index), lane.entries.get_mut(&id.sequence))
+            (self.destinations.get_mut(index), self.books.destinations.get_mut(index), lane.entries.at_mut(found))
         else {
             return;
         };
@@ -334,7 +337,7 @@ impl Pipeline {
         self.is_dirty = true;
         if entry.unsettled != 0 {
             self.lower_if_only_failing_wait(id);
-        } else if let Some(entry) = lane.entries.remove(&id.sequence) {
+        } else if let Some(entry) = lane.entries.remove_at(found) {
             lane.stored.remove(id.sequence);
             lane.released.insert(id.sequence);
             self.drain.note(self.now, u64::from(entry.bytes));
@@ -407,7 +410,7 @@ impl Pipeline {
             BufferMode::Spill | BufferMode::Mirror => self.destinations.iter().any(|destination| !destination.is_at_rest()),
             BufferMode::Archive => false,
         };
-        Remaining { storing: !self.storing.is_empty(), sending, volatile: self.volatile_records > 0 }
+        Remaining { storing: self.storing.iter().any(|(_, storing)| !storing.is_empty()), sending, volatile: self.volatile_records > 0 }
     }
 
     pub(crate) fn phase(&self) -> Phase {

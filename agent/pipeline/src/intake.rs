@@ -44,9 +44,11 @@ impl Pipeline {
             return Verdict::Split;
         }
         let is_refused = self.is_refused_outright(origin, signal, class);
-        let mut space = self.room();
         let size = Size { bytes: body.len() as u64, items: counts.total() };
-        let placement = space.place(class, size, self.route(signal), is_refused);
+        let route = self.route(signal);
+        // One piece needs no trial: what finds no room takes none.
+        self.space.set_countable(self.is_countable());
+        let placement = self.space.place(class, size, route, is_refused);
         if counts.is_mixed() && matches!(placement, Placement::Shed | Placement::Full) {
             return Verdict::Split;
         }
@@ -55,7 +57,6 @@ impl Pipeline {
         if let Some(reason) = refusal(origin, std::slice::from_ref(&piece)) {
             return self.refuse(signal, &counts, reason, piece.body.len() as u64);
         }
-        self.space = space;
         let mut admission = Admission::nothing();
         self.take(occasion, piece, &mut admission);
         Verdict::Admitted(admission)
@@ -116,7 +117,7 @@ impl Pipeline {
     /// The spool made a record durable. From here on it counts as received and may be sent.
     pub fn handle_stored(&mut self, now: Duration, id: RecordId) {
         self.observe(now);
-        if let Some(Storing { entry, skipped, .. }) = self.storing.remove(&id) {
+        if let Some(Storing { entry, skipped, .. }) = self.storing[id.class].remove(&id.sequence) {
             self.books.receive(entry.signal, &entry.counts);
             self.hold(id, entry, skipped);
             return;
@@ -152,7 +153,7 @@ impl Pipeline {
     /// `as_if` overrules where the record came from: what cannot be refused is treated as the kernel's.
     fn store_failed(&mut self, now: Duration, id: RecordId, as_if: Option<Origin>) {
         self.observe(now);
-        let Some(Storing { entry, origin, .. }) = self.storing.remove(&id) else {
+        let Some(Storing { entry, origin, .. }) = self.storing[id.class].remove(&id.sequence) else {
             if self.lanes[id.class].entries.get(&id.sequence).is_some_and(|entry| entry.place == Place::Flushing) {
                 self.give_up(id, DropReason::DiskError);
             }
@@ -217,8 +218,13 @@ impl Pipeline {
     /// The room there is, to decide on.
     pub(crate) fn room(&self) -> Space {
         let mut space = self.space;
-        space.set_countable(!self.has_disk() || self.checkpoint_ranges() < CHECKPOINT_RANGES_MAX);
+        space.set_countable(self.is_countable());
         space
+    }
+
+    /// Whether a checkpoint has room for the ids of another record.
+    fn is_countable(&self) -> bool {
+        !self.has_disk() || self.checkpoint_ranges() < CHECKPOINT_RANGES_MAX
     }
 
     /// Whether importance must be looked at item by item.
@@ -309,7 +315,7 @@ impl Pipeline {
             tenant: origin.tenant(),
         };
         self.tenants.take(entry.tenant, entry.bytes);
-        self.storing.insert(id, Storing { entry, origin, skipped: route & !unsettled });
+        self.storing[id.class].insert(id.sequence, Storing { entry, origin, skipped: route & !unsettled });
         admission.persist.push(Persist { id, signal, counts, received_unix_ms: unix_ms, body });
     }
 }

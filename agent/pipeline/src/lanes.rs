@@ -65,11 +65,19 @@ impl Turns {
 
     /// The class that needs the fewest rounds until it can pay for its head; of equals the most important.
     fn nearest(&self, heads: &PerClass<Option<Head>>) -> Option<(Class, u64, u64)> {
-        heads
-            .iter()
-            .filter_map(|(class, head)| head.map(|head| (class, head.bytes.max(1))))
-            .map(|(class, bytes)| (class, bytes.saturating_sub(self.deficit[class]).div_ceil(self.quantum[class]), bytes))
-            .min_by_key(|&(_, rounds, _)| rounds)
+        let mut nearest: Option<(Class, u64, u64)> = None;
+        for (class, head) in heads.iter() {
+            let Some(bytes) = head.map(|head| head.bytes.max(1)) else { continue };
+            let missing = bytes.saturating_sub(self.deficit[class]);
+            if missing == 0 {
+                return Some((class, 0, bytes));
+            }
+            let rounds = missing.div_ceil(self.quantum[class]);
+            if nearest.is_none_or(|(_, fewest, _)| rounds < fewest) {
+                nearest = Some((class, rounds, bytes));
+            }
+        }
+        nearest
     }
 }
 

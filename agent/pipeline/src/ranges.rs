@@ -7,7 +7,7 @@ use crate::sorted::SortedMap;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdRanges {
     /// First number of each range, with its last.
-    ranges: SortedMap<u64, u64>,
+    ranges: SortedMap<u64>,
 }
 
 impl IdRanges {
@@ -19,6 +19,13 @@ impl IdRanges {
     /// Adds all numbers from `first` to `last`, both included; nothing if `last` is smaller.
     pub fn insert_range(&mut self, first: u64, last: u64) {
         if last < first {
+            return;
+        }
+        // Numbers mostly come in order.
+        if let Some((start, end)) = self.ranges.last_mut()
+            && (start..=end.saturating_add(1)).contains(&first)
+        {
+            *end = last.max(*end);
             return;
         }
         let (mut start, mut end) = (first, last);

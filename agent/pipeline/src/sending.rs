@@ -18,15 +18,13 @@ impl Pipeline {
             return None;
         }
         let index = usize::from(destination.0);
-        let chosen = self.destinations.get_mut(index)?.choose(self.now, &self.lanes)?;
+        let Chosen { id, entry, tries, items } = self.destinations.get_mut(index)?.choose(self.now, &self.lanes)?;
         let book = self.books.destinations.get_mut(index)?;
-        let entry = self.lanes[chosen.id.class].entries.get(&chosen.id.sequence)?;
-        let from = if chosen.tries > 0 { HeldState::WaitingRetry } else { entry.waiting_state() };
+        let from = if tries > 0 { HeldState::WaitingRetry } else { entry.waiting_state() };
         book.shift(entry.signal, &entry.counts, from, HeldState::InFlight);
         book.attempts += 1;
         self.is_dirty = true;
-        let attempt = chosen.tries.saturating_add(1);
-        let Chosen { id, items, .. } = chosen;
+        let attempt = tries.saturating_add(1);
         Some(Send { id, signal: entry.signal, counts: entry.counts, body: entry.body.clone(), items, attempt })
     }
 
@@ -53,7 +51,6 @@ impl Pipeline {
         let Some(state) = self.destinations.get_mut(index) else { return };
         let Some(mut flight) = state.land(id) else { return };
         state.note_landed();
-        let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
         let outcome = if outcome == Outcome::Failed && state.doubt(&mut flight) { Outcome::Rejected } else { outcome };
         let counts = slice.unwrap_or_default();
         let reason = match outcome {
@@ -69,7 +66,8 @@ impl Pipeline {
             Outcome::Retry { .. } | Outcome::Failed => {
                 let after = if let Outcome::Retry { after } = outcome { after } else { None };
                 state.note_failure(self.now, flight, after);
-                if !state.is_past_deadline(self.now, entry) {
+                let entry = self.lanes[id.class].entries.get(&id.sequence);
+                if entry.is_some_and(|entry| !state.is_past_deadline(self.now, entry)) {
                     state.requeue(id, flight);
                     return self.wait_again(index, id);
                 }
@@ -102,7 +100,6 @@ impl Pipeline {
     /// A destination said what it thinks of a record, or of a slice of one.
     fn answered(&mut self, index: usize, id: RecordId, flight: Flight, answer: Answer) {
         let Some(state) = self.destinations.get_mut(index) else { return };
-        let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
         if answer != Answer::Undecodable {
             state.note_alive();
         }
@@ -112,6 +109,7 @@ impl Pipeline {
                 return self.settle(index, id, HeldState::InFlight, Settlement::Delivered { rejected });
             }
         }
+        let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
         // Profiles are not walked, so nobody can cut them.
         let items = if entry.signal == Signal::Profiles { 1 } else { u32::try_from(entry.counts.total()).unwrap_or(u32::MAX) };
         match state.note_answer(id, items, answer) {

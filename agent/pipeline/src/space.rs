@@ -83,10 +83,38 @@ impl Quantity {
 
     /// Fill in thousandths, of the whole or of the pool, whichever is fuller: when reserved shares lie idle the pool is what
     /// the others have, and its being full is what they feel.
+    /// What of it is held when [`Self::permille`] says at least so many thousandths.
+    fn mark(&self, permille: u64) -> Mark {
+        let of = |limit: u64| match (permille, limit) {
+            (0, _) => 0,
+            (_, 0) => u64::MAX,
+            _ => u64::try_from((u128::from(limit) * u128::from(permille)).div_ceil(1_000)).unwrap_or(u64::MAX),
+        };
+        Mark { total: of(self.limit), pool_used: of(self.pool) }
+    }
+
+    fn is_filled(&self, mark: Mark) -> bool {
+        self.total() >= mark.total || self.pool_used() >= mark.pool_used
+    }
+
     fn permille(&self) -> u64 {
         let of = |used: u64, limit: u64| used.saturating_mul(1_000).checked_div(limit).unwrap_or(0);
         of(self.total(), self.limit).max(of(self.pool_used(), self.pool))
     }
+}
+
+/// A level of a quantity: reached when either is.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    total: u64,
+    pool_used: u64,
+}
+
+/// The levels of bytes and of items at which intake enters a limit, or leaves it.
+#[derive(Clone, Copy, Debug)]
+struct Marks {
+    bytes: Mark,
+    items: Mark,
 }
 
 /// All room a pipeline has.
@@ -96,8 +124,10 @@ pub(crate) struct Space {
     now: Duration,
     bytes: Quantity,
     items: Quantity,
-    soft_permille: u64,
     resume_permille: u64,
+    /// None without a soft limit.
+    soft_marks: Option<Marks>,
+    resume_marks: Marks,
     soft: Limit,
     /// What records on disk take, each counted once.
     disk_bytes: u64,
@@ -114,13 +144,19 @@ pub(crate) struct Space {
 impl Space {
     pub(crate) fn new(config: &Config) -> Self {
         let soft = config.soft_percent.min(100);
+        let resume_permille = u64::from(soft.saturating_sub(HYSTERESIS)) * 10;
+        let bytes = Quantity::new(config.memory.bytes, config);
+        let items = Quantity::new(config.memory.items, config);
+        let marks = |permille| Marks { bytes: bytes.mark(permille), items: items.mark(permille) };
         Self {
             mode: config.mode,
             now: Duration::ZERO,
-            bytes: Quantity::new(config.memory.bytes, config),
-            items: Quantity::new(config.memory.items, config),
-            soft_permille: if soft == 100 { u64::MAX } else { u64::from(soft) * 10 },
-            resume_permille: u64::from(soft.saturating_sub(HYSTERESIS)) * 10,
+            bytes,
+            items,
+            resume_permille,
+            soft_marks: (soft < 100).then(|| marks(u64::from(soft) * 10)),
+            // At a limit so small that it has no lower level, nothing may be held.
+            resume_marks: marks(resume_permille.max(1)),
             soft: Limit::Below,
             disk_bytes: 0,
             shares: Shares::new(config),
@@ -224,10 +260,9 @@ impl Space {
     }
 
     fn update_soft(&mut self) {
-        let fill = self.permille();
-        if fill >= self.soft_permille {
+        if self.soft_marks.is_some_and(|marks| self.is_filled(marks)) {
             self.soft.reach(self.now);
-        } else if fill == 0 || fill < self.resume_permille {
+        } else if self.soft.is_reached() && self.may_resume() {
             self.soft.leave(self.now);
         }
     }
@@ -242,8 +277,15 @@ impl Space {
 
     /// When time alone ends the soft limit.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
-        let fill = self.permille();
-        self.soft.dwells_until().filter(|until| *until > self.now && (fill == 0 || fill < self.resume_permille))
+        self.soft.dwells_until().filter(|until| *until > self.now && self.may_resume())
+    }
+
+    fn is_filled(&self, marks: Marks) -> bool {
+        self.bytes.is_filled(marks.bytes) || self.items.is_filled(marks.items)
+    }
+
+    fn may_resume(&self) -> bool {
+        !self.is_filled(self.resume_marks)
     }
 
     /// Fill of memory or of the shared pool, whichever is highest.
