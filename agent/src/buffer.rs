@@ -22,7 +22,7 @@ pub(crate) async fn open(disk: &DiskBuffer, identity: String, host: String, boar
     loop {
         let directory = disk.path.clone();
         let options =
-            Options { segment_bytes: disk.segment_bytes, budget_bytes: disk.bytes, identity: identity.clone(), host: host.clone() };
+            Options { segment_bytes: disk.segment_bytes, budget_bytes: disk.shares().log, identity: identity.clone(), host: host.clone() };
         let opened = tokio::task::spawn_blocking(move || Spool::open(Path::new(&directory), options)).await;
         match opened {
             Ok(Ok((spool, recovery))) => {

@@ -17,8 +17,6 @@ use crate::storage::{Append, Job};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Records handed to the storage thread at once while flushing: one of its groups.
 const FLUSH_GROUP: usize = 256;
-/// Longest wait for the last checkpoint: a disk that hangs must not keep the process.
-const FINISH_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What the drain stops, and what tells it to hurry.
 pub(crate) struct Drain<'a> {
@@ -87,15 +85,15 @@ impl Drain<'_> {
     }
 }
 
-/// Has the storage thread write the last checkpoint and end. Whether it is durable; true without a disk.
-pub(crate) async fn finish_storage(engine: &Engine) -> bool {
+/// Has the storage thread write the last checkpoint and end, within `most`. Whether it is durable; true without a disk.
+pub(crate) async fn finish_storage(engine: &Engine, most: Duration) -> bool {
     let Some(storage) = engine.storage() else { return true };
     let finish = async {
         let (done, wait) = oneshot::channel();
         storage.send(Job::Finish(done)).await.ok()?;
         wait.await.ok()
     };
-    tokio::time::timeout(FINISH_TIME_MAX, finish).await.ok().flatten().unwrap_or(false)
+    tokio::time::timeout(most, finish).await.ok().flatten().unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -104,14 +104,14 @@ pub(crate) mod tests {
 
     use super::*;
 
-    fn pipeline(mode: BufferMode) -> Pipeline {
+    fn pipeline(mode: BufferMode, on_full: OnFull) -> Pipeline {
         let retry = RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(1), deadline: None };
         let mut pipeline = Pipeline::new(
             Config {
                 mode,
                 memory: MemoryLimits { bytes: 1 << 20, items: 10_000 },
                 disk_bytes: 1 << 20,
-                on_full: OnFull::RefuseIntake,
+                on_full,
                 max_age: None,
                 soft_percent: 100,
                 tenants_max: 0,
@@ -133,12 +133,17 @@ pub(crate) mod tests {
 
     /// An engine that holds records in memory and spills, past its first checkpoint.
     pub(crate) fn spilling() -> Pipeline {
-        pipeline(BufferMode::Spill)
+        pipeline(BufferMode::Spill, OnFull::RefuseIntake)
     }
 
     /// An engine that has every record on disk.
     pub(crate) fn mirroring() -> Pipeline {
-        pipeline(BufferMode::Mirror)
+        pipeline(BufferMode::Mirror, OnFull::RefuseIntake)
+    }
+
+    /// The same, which drops its oldest when there is no room.
+    pub(crate) fn evicting() -> Pipeline {
+        pipeline(BufferMode::Mirror, OnFull::DropOldest)
     }
 
     /// Has the engine take this many records that memory alone holds.

@@ -38,6 +38,7 @@ mod snapshot;
 mod spool_tools;
 mod stage;
 mod storage;
+mod timetable;
 mod watchdog;
 mod window;
 

@@ -16,10 +16,6 @@ use crate::engine::Engine;
 use crate::stage;
 use crate::storage::{STAGE, chain};
 
-/// Room for what destinations find bad: enough for a person to see what it is, little beside the buffer.
-const BYTES_MAX: u64 = 64 << 20;
-/// And at most this part of the disk budget.
-const DISK_PART: u64 = 16;
 /// Copied out between two groups of the log, so that a flood of bad records delays no request.
 const ROUND_MAX: usize = 16;
 /// Time between two looks for what tools took out.
@@ -40,7 +36,7 @@ impl Shelf {
 
     /// Opens the quarantine of a buffer whose recovered checkpoint is of this generation; tells what it holds, if that is known.
     pub(crate) fn open(disk: &DiskBuffer, host: &str, generation: u64) -> (Self, Option<Vec<Quarantined>>) {
-        match Quarantine::open(Path::new(&disk.path), BYTES_MAX.min(disk.bytes / DISK_PART), host, generation) {
+        match Quarantine::open(Path::new(&disk.path), disk.shares().quarantine, host, generation) {
             Ok((quarantine, held)) => {
                 if !held.is_empty() {
                     tracing::warn!(records = held.len(), bytes = quarantine.bytes(), "the quarantine holds what destinations find bad");

@@ -2,11 +2,13 @@
 //! came. Separate from the spool's checkpoint, because it tells of an end and not of a state: a process that was killed leaves none,
 //! and that absence is what the next start tells.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use pipeline::{Books, Held};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use spool::points::reach;
 use vocabulary::DropReason;
@@ -15,6 +17,8 @@ use crate::ledger_page::cells;
 
 /// Name of the file in the buffer's directory. The spool leaves names alone that are not its own.
 const NAME: &str = "receipt.json";
+/// No receipt is longer.
+const RECEIPT_BYTES_MAX: u64 = 4096;
 /// Where it is written before it gets its name, so that a torn one is never read.
 const DRAFT: &str = "receipt.json.draft";
 
@@ -57,7 +61,12 @@ impl Receipt {
     /// Writes it down for the next start; durable once this returns.
     pub(crate) fn leave(&self, directory: &Path) -> io::Result<()> {
         let draft = directory.join(DRAFT);
-        let mut file = File::create(&draft)?;
+        // What an end left that was cut off, or a link that somebody else put there: it goes, and is never written through.
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         file.sync_all()?;
         reach("receipt.drafted");
@@ -70,7 +79,7 @@ impl Receipt {
 /// Takes what the process before left; `is_used` says whether there was one. Taken once: whoever starts after a kill finds none.
 pub(crate) fn take(directory: &Path, is_used: bool) -> PreviousEnd {
     let path = directory.join(NAME);
-    let receipt = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let receipt = read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(path = %path.display(), %error, "the receipt of the last end stays; a kill would be told as that end once more");
@@ -83,6 +92,14 @@ pub(crate) fn take(directory: &Path, is_used: bool) -> PreviousEnd {
         None if is_used => PreviousEnd::Killed,
         None => PreviousEnd::None,
     }
+}
+
+/// What a receipt's file holds, without following a link or waiting for a pipe.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let mut text = Vec::new();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)?.take(RECEIPT_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Items dropped because a process ended, at intake and for destinations.
@@ -106,6 +123,24 @@ mod tests {
         receipt.leave(directory.path()).expect("there is room");
         assert_eq!(take(directory.path(), true), PreviousEnd::Told(receipt));
         assert_eq!(take(directory.path(), true), PreviousEnd::Killed);
+    }
+
+    #[test]
+    fn a_receipt_is_its_owners_alone_and_no_link_leads_anywhere_else() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let directory = tempfile::tempdir().expect("a directory");
+        let elsewhere = directory.path().join("elsewhere");
+        let receipt = Receipt { ended_unix_ms: 7, ..Receipt::default() };
+        fs::write(&elsewhere, serde_json::to_vec(&receipt).expect("it is JSON")).expect("there is room");
+        let before = fs::read(&elsewhere).expect("it is there");
+        symlink(&elsewhere, directory.path().join(NAME)).expect("a free name");
+        assert_eq!(take(directory.path(), true), PreviousEnd::Killed, "what a link leads to is no receipt");
+        symlink(&elsewhere, directory.path().join(DRAFT)).expect("a free name");
+        Receipt::default().leave(directory.path()).expect("there is room");
+        let metadata = fs::symlink_metadata(directory.path().join(NAME)).expect("it is there");
+        assert_eq!((metadata.is_file(), metadata.permissions().mode() & 0o777), (true, 0o600));
+        assert_eq!(fs::read(&elsewhere).expect("it is there"), before, "nothing is written through a link");
     }
 
     #[test]

@@ -30,14 +30,11 @@ use crate::receipt::{self, PreviousEnd, Receipt};
 use crate::report::Reporter;
 use crate::settings::Settings;
 use crate::storage::{QUEUE_MAX, Storage, chain};
+use crate::timetable::{Step, Timetable};
 use crate::{admin, buffer, check, config_watch, intake, kernel, logging, pods, stage};
 
 /// Pause between two tries to get the OTLP port.
 const BIND_EVERY: Duration = Duration::from_secs(2);
-/// Longest wait for the farewell to the operator: what the fleet client allows itself, and a little.
-const FLEET_TIME_MAX: Duration = Duration::from_secs(3);
-/// Longest wait for the receipt: one small file on a disk that has just taken a checkpoint.
-const RECEIPT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Threads for disk reads and name lookups: more would only queue in the disk.
 const BLOCKING_THREADS_MAX: usize = 64;
 /// Name of the OTLP source on the board.
@@ -73,13 +70,13 @@ pub(crate) fn start(file: Option<&Path>) -> anyhow::Result<()> {
         builder.worker_threads(usize::try_from(settings.document.workers)?);
     }
     let runtime = builder.build().context("cannot start the runtime")?;
-    let result = runtime.block_on(run(settings, file));
-    // A disk read or name lookup that hangs must not keep the process.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    result
+    let ended = runtime.block_on(run(settings, file));
+    runtime.shutdown_timeout(*ended.as_ref().unwrap_or(&Duration::ZERO));
+    ended.map(|_| ())
 }
 
-async fn run(settings: Settings, file: Option<&Path>) -> anyhow::Result<()> {
+/// Returns how long what hangs in the runtime may yet be waited for.
+async fn run(settings: Settings, file: Option<&Path>) -> anyhow::Result<Duration> {
     let mut signals = Signals::install().context("cannot listen for signals")?;
     let place = Place::from_environment();
     let board = Arc::new(Board::new(settings.pipeline.destinations.iter().map(|destination| destination.name.clone())));
@@ -96,13 +93,12 @@ async fn run(settings: Settings, file: Option<&Path>) -> anyhow::Result<()> {
         opened = open_buffer(&settings, &place, &board) => opened,
         () = signals.next() => {
             tracing::info!("told to end before the buffer was open");
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
     };
     reach("start.opened");
     let agent = Agent::build(&settings, board, opened)?;
-    agent.run_until_told(&settings, &place, signals).await;
-    Ok(())
+    Ok(agent.run_until_told(&settings, &place, signals).await)
 }
 
 /// The pipeline as the disk knew it, and the disk.
@@ -161,7 +157,8 @@ impl Agent {
         Ok(Self { engine, board, dispatchers, storage })
     }
 
-    async fn run_until_told(self, settings: &Settings, place: &Place, mut signals: Signals) {
+    /// Returns what [`run`] does.
+    async fn run_until_told(self, settings: &Settings, place: &Place, mut signals: Signals) -> Duration {
         let document = &settings.document;
         let (stop_inputs, stopped) = watch::channel(false);
         let mut inputs = JoinSet::new();
@@ -182,6 +179,7 @@ impl Agent {
         let (stop_fleet, fleet) = self.start_fleet(settings, place);
 
         signals.next().await;
+        let told = Instant::now();
         tracing::info!(deadline_seconds = document.drain_seconds, "told to end: inputs stop, what is held is sent or kept on disk");
         self.board.draining.store(true, Ordering::Relaxed);
         let deadline = Duration::from_secs(document.drain_seconds.into());
@@ -189,16 +187,26 @@ impl Agent {
         let before = self.engine.with(|pipeline, _| pipeline.books().clone());
         drain.run(async || signals.next().await).await;
         let directory = document.buffer.disk.as_ref().map(|disk| disk.path.clone());
-        self.end(&before, directory, stop_fleet, fleet).await;
+        let timetable = Timetable::new(deadline);
+        let most = |step| timetable.most(step, told.elapsed());
+        self.end(&before, directory, stop_fleet, fleet, most).await;
+        most(Step::Runtime)
     }
 
     /// The last checkpoint, the receipt, the last report, the last line.
-    async fn end(mut self, before: &Books, directory: Option<String>, stop_fleet: watch::Sender<bool>, fleet: Option<JoinHandle<()>>) {
+    async fn end(
+        mut self,
+        before: &Books,
+        directory: Option<String>,
+        stop_fleet: watch::Sender<bool>,
+        fleet: Option<JoinHandle<()>>,
+        most: impl Fn(Step) -> Duration,
+    ) {
         self.dispatchers.shutdown().await;
-        let is_durable = finish_storage(&self.engine).await;
+        let is_durable = finish_storage(&self.engine, most(Step::Checkpoint)).await;
         if let Some(directory) = directory {
             let after = self.engine.with(|pipeline, _| pipeline.books().clone());
-            leave_receipt(Receipt::of(before, &after, unix_ms(), is_durable), directory).await;
+            leave_receipt(Receipt::of(before, &after, unix_ms(), is_durable), directory, most(Step::Receipt)).await;
         }
         if !is_durable {
             tracing::error!("the last checkpoint is not on disk: what was settled since the one before is sent again after the next start");
@@ -208,7 +216,7 @@ impl Agent {
         reach("drain.checkpointed");
         stop_fleet.send_replace(true);
         if let Some(fleet) = fleet
-            && tokio::time::timeout(FLEET_TIME_MAX, fleet).await.is_err()
+            && tokio::time::timeout(most(Step::Report), fleet).await.is_err()
         {
             tracing::warn!("the last report did not leave in time");
         }
@@ -265,9 +273,9 @@ impl Agent {
 }
 
 /// Leaves the receipt for the next start. A disk that hangs must not keep the process.
-async fn leave_receipt(receipt: Receipt, directory: String) {
+async fn leave_receipt(receipt: Receipt, directory: String, most: Duration) {
     let written = tokio::task::spawn_blocking(move || receipt.leave(Path::new(&directory)));
-    match tokio::time::timeout(RECEIPT_TIME_MAX, written).await {
+    match tokio::time::timeout(most, written).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(error))) => tracing::warn!(%error, "the receipt of this end could not be written; the next start takes it for a kill"),
         Ok(Err(_)) | Err(_) => tracing::warn!("the disk did not take the receipt of this end in time; the next start takes it for a kill"),

@@ -116,7 +116,7 @@ impl Settings {
                 BufferMode::Archive => pipeline::BufferMode::Archive,
             },
             memory: MemoryLimits { bytes: buffer.memory_bytes, items: buffer.memory_items },
-            disk_bytes: buffer.disk.as_ref().map_or(0, |disk| disk.bytes),
+            disk_bytes: buffer.disk.as_ref().map_or(0, |disk| disk.shares().records),
             on_full: on_full(buffer.disk.as_ref().map(|disk| disk.on_full).unwrap_or_default()),
             max_age: buffer.max_age_seconds.map(|seconds| Duration::from_secs(seconds.into())),
             soft_percent: document.soft_percent,

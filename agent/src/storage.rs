@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use inputs::Charge;
-use pipeline::{IdRanges, Persist};
+use pipeline::{IdRanges, Persist, Phase, Pipeline};
 use spool::points::reach;
-use spool::{Retention, Spool};
+use spool::{AppendError, CompactError, Retention, Spool};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use vocabulary::{Class, ClassCounts};
@@ -39,6 +39,14 @@ const VERIFY_UNDER_LOAD_EVERY: Duration = Duration::from_millis(100);
 /// that waits, and what waits gains more by room than it loses by time.
 const COMPRESS_FROM: u64 = 4;
 const COMPRESS_UNTIL: u64 = 8;
+/// Time between two checkpoints that a full log forces: a shortage must not cost every request a sync.
+const FORCED_EVERY: Duration = Duration::from_millis(50);
+/// Segments that are looked at for records to copy together after one checkpoint, and while the log is full.
+const COPY_STEPS: usize = 1;
+const COPY_STEPS_SHORT: usize = 16;
+/// Pause before the final flush tries a disk again that did not take a record: short, for the drain ends soon, and long beside an
+/// error.
+const FLUSH_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Pauses before a failed disk is tried again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -138,6 +146,10 @@ pub(crate) struct Storage {
     copying: Health,
     /// Whether a step ended in a panic, in this round or since the disk is left alone for one.
     has_broken: bool,
+    /// What the last checkpoint settled.
+    settled: [IdRanges; Class::COUNT],
+    /// Whether the log refuses records because its files take up all they may.
+    is_full: bool,
 }
 
 /// A step ended in a panic.
@@ -190,6 +202,8 @@ impl Storage {
             verified: Instant::now(),
             copying: Health::Good,
             has_broken: false,
+            settled: Default::default(),
+            is_full: false,
         }
     }
 
@@ -242,7 +256,8 @@ impl Storage {
         if !self.may_try() {
             return;
         }
-        let is_time = self.checkpointed.elapsed() >= CHECKPOINT_EVERY || self.spool.is_out_of_segments();
+        let pause = if self.spool.is_room_short() { FORCED_EVERY } else { CHECKPOINT_EVERY };
+        let is_time = self.checkpointed.elapsed() >= pause || self.spool.is_out_of_segments();
         if is_time && self.engine.with(|pipeline, _| pipeline.is_checkpoint_due()) {
             self.checkpoint();
         } else if self.retained.is_due()
@@ -290,7 +305,14 @@ impl Storage {
             // The final flush has no second chance: its records are tried whatever the disk said last.
             let is_last_chance = group.iter().any(|append| append.done.is_none());
             let stored = if self.may_try() || is_last_chance { self.try_append(&group) } else { Vec::new() };
-            self.settle(group, &stored);
+            let mut again = self.settle(group, &stored);
+            while !again.is_empty() {
+                // Nothing else is to be done: intake has ended, and what is settled meanwhile is in the last checkpoint.
+                std::thread::sleep(FLUSH_AGAIN_AFTER);
+                self.board.storage_beat.store(unix_ms(), Ordering::Relaxed);
+                let stored = self.try_append(&again);
+                again = self.settle(again, &stored);
+            }
         }
         finish
     }
@@ -314,8 +336,7 @@ impl Storage {
                 #[cfg(test)]
                 stage::tests::break_if_told(body);
                 let record = spool::Append { id, signal, counts, received_unix_ms, body };
-                let appended = self.spool.append(&record);
-                appended.map_err(|cause| self.fail("a record could not be stored", &cause, true)).is_ok()
+                self.append_with_room(&record).map_err(|cause| self.refuse(&cause)).is_ok()
             })
             .collect();
         reach("storage.appended");
@@ -324,7 +345,10 @@ impl Storage {
             let committed = self.spool.commit();
             self.window.note(group.len(), started.elapsed());
             match committed {
-                Ok(()) if stored.iter().all(|&stored| stored) => self.heal(),
+                Ok(()) if stored.iter().all(|&stored| stored) => {
+                    self.is_full = false;
+                    self.heal();
+                }
                 Ok(()) => {}
                 Err(cause) => {
                     self.fail("records could not be made durable", &cause, true);
@@ -335,17 +359,54 @@ impl Storage {
         stored
     }
 
-    fn settle(&mut self, group: Vec<Append>, stored: &[bool]) {
+    /// Appends; if the files take up all they may, once more after what is settled was given back, and again after destinations that
+    /// may lose something have given up their oldest.
+    fn append_with_room(&mut self, record: &spool::Append<'_>) -> Result<(), AppendError> {
+        let is_over_budget = |added: &Result<(), AppendError>| added.as_ref().is_err_and(AppendError::is_over_budget);
+        let mut added = self.spool.append(record);
+        if is_over_budget(&added) && self.checkpointed.elapsed() >= FORCED_EVERY && self.may_try() {
+            if self.engine.with(|pipeline, _| pipeline.is_checkpoint_due()) && self.checkpoint() {
+                added = self.spool.append(record);
+            }
+            let bytes = 2 * self.spool.segment_bytes();
+            if is_over_budget(&added)
+                && self.engine.with(|pipeline, now| pipeline.handle_log_full(now, record.id.class, bytes))
+                && self.checkpoint()
+            {
+                added = self.spool.append(record);
+            }
+        }
+        added
+    }
+
+    /// A record was not taken: because the log is full, or because the disk failed.
+    fn refuse(&mut self, cause: &AppendError) {
+        if !cause.is_over_budget() {
+            self.fail("a record could not be stored", cause, true);
+        } else if !std::mem::replace(&mut self.is_full, true) {
+            tracing::warn!(error = %chain(cause), "the buffer's files take up all they may: what comes is refused until some of it settles");
+        }
+    }
+
+    /// Reports a group to the engine and to who waits. Returns what of the final flush is to be tried again: what was not stored, as long
+    /// as the drain has time. When it has none the engine gives it up.
+    fn settle(&mut self, group: Vec<Append>, stored: &[bool]) -> Vec<Append> {
         reach("storage.committed");
-        let mut stored = stored;
+        let is_flushing = self.engine.with(Pipeline::poll_phase) == Phase::Flushing;
+        let (mut stored, mut again) = (stored, Vec::new());
         for append in group {
             let (own, others) = stored.split_at_checked(append.records.len()).unwrap_or_default();
             stored = others;
-            append.settle(&self.engine, own);
+            if is_flushing && append.done.is_none() && !own.contains(&true) {
+                again.push(append);
+            } else {
+                append.settle(&self.engine, own);
+            }
         }
         reach("storage.settled");
         self.engine.wake_senders();
         self.engine.wake_settled();
+        again
     }
 
     /// Persists the books and what is settled, then gives back the space of what nobody needs. Returns whether it is durable.
@@ -374,19 +435,22 @@ impl Storage {
         }
         let gauges = self.engine.with(|pipeline, _| pipeline.gauges());
         self.is_compressing = compresses(self.is_compressing, gauges.disk_bytes, gauges.disk_bytes_max);
-        self.copy_together(&settled);
+        self.settled = settled;
+        self.copy_together();
         true
     }
 
     /// Copies records that wait long together, so that they pin no segment. What fails is tried and told less and less often.
-    fn copy_together(&mut self, settled: &[IdRanges; Class::COUNT]) {
+    fn copy_together(&mut self) {
         if !self.copying.may_try() {
             return;
         }
-        match self.spool.compact_step(settled) {
+        let steps = if self.spool.is_room_short() { COPY_STEPS_SHORT } else { COPY_STEPS };
+        let copied = (0..steps).try_fold(0, |freed, _| Ok(freed + self.spool.compact_step(&self.settled)?));
+        match copied {
             Ok(0) => {}
             Ok(_) => self.copying = Health::Good,
-            Err(cause) => {
+            Err::<u64, CompactError>(cause) => {
                 tracing::warn!(error = %chain(&cause), "records that wait long keep a segment until they are sent");
                 let pause = self.copying.next_pause();
                 self.copying = Health::Failed { until: Instant::now() + pause, pause, refused_records: true };
@@ -469,11 +533,11 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use pipeline::{Origin, Part, RecordId, Verdict};
+    use pipeline::{DestinationIndex, Origin, Outcome, Part, RecordId, Request, Verdict};
     use vocabulary::{DropReason, RefuseReason, Signal};
 
     use super::*;
-    use crate::engine::tests::{mirroring, spilling};
+    use crate::engine::tests::{evicting, held_in_memory, mirroring, spilling};
     use crate::stage::tests::BREAKS;
 
     fn storage(directory: &std::path::Path, engine: Arc<Engine>) -> Storage {
@@ -630,6 +694,130 @@ mod tests {
         let books = engine.with(|pipeline, _| pipeline.books().clone());
         books.check().expect("the books hold");
         assert_eq!(books.inputs[Signal::Logs as usize][Class::High as usize].refused[RefuseReason::HardLimit as usize], 1);
+    }
+
+    /// A log whose files may take up half of what the engine, which knows nothing of them, would put there.
+    fn short_of_room(directory: &std::path::Path, engine: &Arc<Engine>) -> Storage {
+        let options = spool::Options { segment_bytes: 1 << 20, budget_bytes: 512 << 10, identity: "test".into(), host: "here".into() };
+        let (spool, _) = Spool::open(directory, options).expect("an empty directory can be opened");
+        Storage::new(spool, Shelf::none(), Retention::Nothing, engine.clone(), Arc::new(Board::new(std::iter::empty())))
+    }
+
+    /// Has a client send one request of 10 KB; what it is told.
+    fn send(storage: &mut Storage, engine: &Engine, class: Class) -> Stored {
+        // Nothing that could be compressed.
+        let mut state = 1_u64;
+        let noise = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        });
+        let body: Bytes = noise.take(10_000).collect();
+        let request = Request { signal: Signal::Logs, origin: Origin::Client, counts: ClassCounts::of(class, 1), body };
+        let verdict = engine.with(|pipeline, now| pipeline.offer(now, 1, request));
+        let Verdict::Admitted(admission) = verdict else { panic!("the engine has room: {verdict:?}") };
+        let (done, mut wait) = oneshot::channel();
+        let append = Append { records: admission.persist, is_rest_taken: false, done: Some(done), _charge: Charge::default() };
+        // As if the last checkpoint had been long ago.
+        storage.checkpointed = storage.checkpointed.checked_sub(FORCED_EVERY).expect("the machine is up for longer");
+        storage.work(&mut vec![Job::Append(append)]);
+        wait.try_recv().expect("it is told at once")
+    }
+
+    #[test]
+    fn a_full_log_refuses_and_gives_back_what_is_settled_before_it_does() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let engine = Arc::new(Engine::new(mirroring(), 1, None));
+        let mut storage = short_of_room(directory.path(), &engine);
+        let taken = (0..).take_while(|_| send(&mut storage, &engine, Class::High) == Stored::All).count();
+        assert!((20..50).contains(&taken), "{taken} of 10 KB in 512 KiB");
+        assert!(matches!(storage.health, Health::Good), "it is no fault of the disk");
+        let destination = DestinationIndex(0);
+        while let Some(sent) = engine.with(|pipeline, now| pipeline.poll_send(now, destination)) {
+            engine.with(|pipeline, now| pipeline.handle_outcome(now, destination, sent.id, Outcome::Delivered));
+        }
+        assert_eq!(send(&mut storage, &engine, Class::High), Stored::All);
+        engine.with(|pipeline, _| pipeline.books().check()).expect("the books hold");
+    }
+
+    #[test]
+    fn a_full_log_has_destinations_that_may_lose_something_give_up_their_oldest() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let engine = Arc::new(Engine::new(evicting(), 1, None));
+        let mut storage = short_of_room(directory.path(), &engine);
+        for _ in 0..10 {
+            assert_eq!(send(&mut storage, &engine, Class::Critical), Stored::All);
+        }
+        for _ in 0..100 {
+            assert_eq!(send(&mut storage, &engine, Class::Bulk), Stored::All);
+        }
+        let books = engine.with(|pipeline, _| pipeline.books().clone());
+        books.check().expect("the books hold");
+        let evicted =
+            |class: Class| books.destinations[0].cells[Signal::Logs as usize][class as usize].dropped[DropReason::Evicted as usize];
+        assert!(evicted(Class::Bulk) > 50 && evicted(Class::Critical) == 0, "{books:?}");
+    }
+
+    #[test]
+    fn the_log_has_room_for_all_that_the_engine_may_hold() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let shares = crds::agent::DiskShares::of(8 << 20, 128 << 10);
+        let options = spool::Options { segment_bytes: 128 << 10, budget_bytes: shares.log, identity: "test".into(), host: "here".into() };
+        let (mut spool, _) = Spool::open(directory.path(), options).expect("an empty directory can be opened");
+        let (body, mut held) = ([0; 500], 0);
+        for sequence in 1.. {
+            held += body.len() as u64 + pipeline::RECORD_DISK_BYTES;
+            if held > shares.records {
+                break;
+            }
+            let class = Class::ALL[sequence as usize % Class::COUNT];
+            let (id, counts) = (RecordId { class, sequence }, ClassCounts::of(class, 1));
+            let record = spool::Append { id, signal: Signal::Logs, counts, received_unix_ms: 1, body: &body };
+            spool.append(&record).expect("the log has room for what the engine has room for");
+        }
+        spool.commit().expect("there is room");
+        assert!(held > 6 << 20, "{held} of 8 MiB");
+    }
+
+    /// The cause of a failure ends.
+    fn make_once_the_disk_failed(path: &std::path::Path, board: &Board) {
+        while !board.disk_failed.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        std::fs::create_dir(path).expect("its parent is there");
+    }
+
+    #[test]
+    fn what_the_final_flush_cannot_store_is_tried_until_the_disk_takes_it_or_the_drain_ends() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("buffer");
+        for (deadline, is_healed) in [(Duration::from_secs(3600), true), (Duration::from_millis(300), false)] {
+            let engine = Arc::new(Engine::new(spilling(), 1, None));
+            let mut storage = storage(&path, engine.clone());
+            held_in_memory(&engine, 3);
+            engine.with(|pipeline, now| pipeline.handle_shutdown(now, deadline));
+            engine.with(Pipeline::handle_inputs_stopped);
+            // Sent and refused, so that it is to be flushed.
+            let sent = engine.with(|pipeline, now| pipeline.poll_send(now, DestinationIndex(0))).expect("it is queued");
+            engine.with(|pipeline, now| pipeline.handle_outcome(now, DestinationIndex(0), sent.id, Outcome::Retry { after: None }));
+            assert_eq!(engine.with(Pipeline::poll_phase), Phase::Flushing);
+            std::fs::remove_dir_all(&path).expect("it is there");
+            let records = engine.with(|pipeline, now| pipeline.poll_flush(now, 256));
+            let mut waiting = records.into_iter().map(|record| Job::Append(Append::flushed(record))).collect();
+            std::thread::scope(|scope| {
+                let board = storage.board.clone();
+                let path = &path;
+                if is_healed {
+                    scope.spawn(move || make_once_the_disk_failed(path, &board));
+                }
+                storage.work(&mut waiting);
+            });
+            assert_eq!(engine.with(Pipeline::poll_phase), Phase::Stopped);
+            let books = engine.with(|pipeline, _| pipeline.books().clone());
+            let cell = &books.destinations[0].cells[Signal::Logs as usize][Class::High as usize];
+            let dropped: u64 = cell.dropped.iter().sum();
+            assert_eq!((cell.held.total(), dropped), if is_healed { (3, 0) } else { (0, 3) });
+            std::fs::create_dir_all(&path).expect("its parent is there");
+        }
     }
 
     /// A request of an important and a lesser part, both of which are to go to disk, of which the first `durable` do.

@@ -180,15 +180,18 @@ impl BufferMode {
     }
 }
 
+/// What a pod is given beyond `drainSeconds` before it is ended by force: for the last checkpoint, the receipt and the last report.
+pub const GRACE_AFTER_DRAIN_SECONDS: u32 = 5;
+
 /// The disk part of the buffer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DiskBuffer {
     /// Directory of this agent's buffer; made if missing, locked while in use.
     pub path: String,
-    /// Budget for records, in bytes.
+    /// What all files of the directory together stay within, in bytes: below the size of its volume.
     pub bytes: u64,
-    /// Size of a segment, in bytes.
+    /// Size of a segment, in bytes; a 16th of `bytes` if that is less.
     pub segment_bytes: u64,
     /// What happens when a destination's share of it is full. Default `RefuseIntake`.
     #[serde(default)]
@@ -196,6 +199,51 @@ pub struct DiskBuffer {
     /// What stays after it was delivered; absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+}
+
+impl DiskBuffer {
+    /// How its bytes are shared out.
+    #[must_use]
+    pub const fn shares(&self) -> DiskShares {
+        DiskShares::of(self.bytes, self.segment_bytes)
+    }
+}
+
+/// How the bytes of a disk buffer are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskShares {
+    /// Most that the quarantine takes up: enough for a person to see what it holds, little beside the rest.
+    pub quarantine: u64,
+    /// Most that the files of the log take up.
+    pub log: u64,
+    /// Most that records take up which wait. It is less than `log` by what is held back for checkpoints, and by eight segments: one per
+    /// class that grows, the one that copies go to, two of damaged ones that are kept as evidence, and one that is settled in part.
+    pub records: u64,
+}
+
+impl DiskShares {
+    const QUARANTINE_PART: u64 = 16;
+    const QUARANTINE_BYTES_MAX: u64 = 64 << 20;
+    /// What the log holds back for checkpoints.
+    const RESERVE_PART: u64 = 64;
+    const RESERVE_BYTES_MAX: u64 = 16 << 20;
+    /// The log's segments are at most this part of it.
+    const SEGMENT_PART_MAX: u64 = 16;
+    const SEGMENTS: u64 = 8;
+
+    /// Of so many bytes in segments of this size.
+    #[must_use]
+    pub const fn of(bytes: u64, segment_bytes: u64) -> Self {
+        let quarantine = least(bytes / Self::QUARANTINE_PART, Self::QUARANTINE_BYTES_MAX);
+        let log = bytes - quarantine;
+        let segment = least(segment_bytes, log / Self::SEGMENT_PART_MAX);
+        let records = log - least(log / Self::RESERVE_PART, Self::RESERVE_BYTES_MAX) - Self::SEGMENTS * segment;
+        Self { quarantine, log, records }
+    }
+}
+
+const fn least(one: u64, other: u64) -> u64 {
+    if one < other { one } else { other }
 }
 
 /// What stays on disk after it was delivered: exactly one of the two.

@@ -89,7 +89,7 @@ pub struct Config {
     pub mode: BufferMode,
     /// Bounds of memory.
     pub memory: MemoryLimits,
-    /// Budget of the disk for records, in bytes; 0 in mode `Memory`. Each destination has an equal share of it.
+    /// Budget of the disk for records that wait, in bytes; 0 in mode `Memory`. Each destination has an equal share of it.
     pub disk_bytes: u64,
     /// What happens when a share of it is full.
     pub on_full: OnFull,

@@ -1,6 +1,8 @@
 //! What happens when a destination's share of the disk is full and intake goes on: the destination alone gives up its oldest
 //! record of the lowest class, or does without the new one.
 
+use std::time::Duration;
+
 use vocabulary::{Class, DropReason};
 
 use crate::engine::Place;
@@ -57,6 +59,22 @@ impl Pipeline {
 
     fn has_room(&self, index: usize, class: Class, bytes: u64) -> bool {
         self.space.shares.has_room(index, class, bytes, self.ranges_of(index))
+    }
+
+    /// The log refuses a record of this class although the shares have room, because space there comes back in pieces: every destination
+    /// that evicts gives up so many bytes of what matters no more, oldest of the lowest class first. Whether any did.
+    pub fn handle_log_full(&mut self, now: Duration, class: Class, bytes: u64) -> bool {
+        self.observe(now);
+        let mut has_evicted = false;
+        for index in 0..self.destinations.len() {
+            let most = self.space.shares.bytes(index).saturating_sub(bytes);
+            while self.space.shares.when_full(index) == WhenFull::Evict && self.space.shares.bytes(index) > most {
+                let Some(victim) = self.victim(index, class) else { break };
+                self.give_up_for(index, victim, DropReason::Evicted);
+                has_evicted = true;
+            }
+        }
+        has_evicted
     }
 
     /// Brings every destination that evicts back within its share, after shares became smaller.

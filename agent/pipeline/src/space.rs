@@ -13,8 +13,8 @@ use crate::{BufferMode, Config};
 /// Percentage points below a limit at which intake leaves it again.
 const HYSTERESIS: u32 = 5;
 
-/// What a record takes on disk beside its body: the spool's header of 56 bytes, and at most 7 of padding.
-pub const RECORD_DISK_BYTES: u64 = 64;
+/// What a record takes on disk beside its body: the spool's header of 56 bytes, at most 7 of padding, and 48 in the footer.
+pub const RECORD_DISK_BYTES: u64 = 112;
 
 /// What a record takes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

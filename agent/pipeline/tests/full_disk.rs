@@ -112,6 +112,24 @@ fn where_the_newest_is_dropped_a_full_destination_does_without_it_and_the_other_
 }
 
 #[test]
+fn a_log_without_room_has_those_that_evict_give_up_what_matters_no_more_than_what_comes() {
+    let mut engine = engine(OnFull::DropOldest, Delivery::Required);
+    for class in [Class::Critical, Class::Bulk, Class::Bulk, Class::Bulk, Class::Normal] {
+        pass(&mut engine, class);
+    }
+    let evicted = |engine: &Pipeline, class| dropped(engine, DEAD, class, DropReason::Evicted);
+    assert!(engine.handle_log_full(Duration::ZERO, Class::Bulk, 1_500));
+    assert_eq!([Class::Critical, Class::Normal, Class::Bulk].map(|class| evicted(&engine, class)), [0, 0, 20]);
+    assert!(engine.handle_log_full(Duration::ZERO, Class::High, 1_500));
+    assert_eq!([Class::Critical, Class::Normal, Class::Bulk].map(|class| evicted(&engine, class)), [0, 10, 30]);
+    assert!(!engine.handle_log_full(Duration::ZERO, Class::High, 1_500), "what matters more stays");
+    engine.check_held().unwrap();
+    let mut refusing = self::engine(OnFull::RefuseIntake, Delivery::Required);
+    pass(&mut refusing, Class::Bulk);
+    assert!(!refusing.handle_log_full(Duration::ZERO, Class::Critical, 1), "what is required stays");
+}
+
+#[test]
 fn nothing_is_evicted_for_what_matters_less_nor_what_is_on_its_way() {
     let mut engine = engine(OnFull::DropOldest, Delivery::Required);
     let on_its_way = pass(&mut engine, Class::Bulk);

@@ -59,6 +59,18 @@ pub enum OpenError {
         /// The cause.
         source: io::Error,
     },
+    /// The directory or a file in it belongs to somebody who could change it at any time. Nothing in it was touched.
+    #[error(
+        "{path} belongs to uid {owner}, and this process runs as uid {own}: a buffer belongs to the agent or to root; change its owner, or choose another path"
+    )]
+    ForeignOwner {
+        /// The directory or file.
+        path: PathBuf,
+        /// Whom it belongs to.
+        owner: u32,
+        /// As whom this process runs.
+        own: u32,
+    },
     /// A file or the directory could not be read.
     #[error("cannot read {path}: check the disk and the permissions")]
     Read {
@@ -171,6 +183,18 @@ pub enum AppendError {
         free_bytes: u64,
         /// What stays free.
         floor_bytes: u64,
+    },
+    /// The log's files take up what they may. It is no fault of the disk: a release, or copying records together, gives room.
+    #[error("no room for {bytes} bytes: the files of {directory} take up {used_bytes} of {budget_bytes}: wait until the backlog drains")]
+    Budget {
+        /// The directory.
+        directory: PathBuf,
+        /// What the record needs, and what must stay free for records that are copied together.
+        bytes: u64,
+        /// What the files take up, or will when those that grow are full.
+        used_bytes: u64,
+        /// `Options::budget_bytes`.
+        budget_bytes: u64,
     },
     /// The log has as many files as it may have.
     #[error("the log has {segments} segments, its limit: wait until a checkpoint and a release have given some back")]
@@ -339,6 +363,12 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 }
 
 impl AppendError {
+    /// Whether the disk is whole, and what the log may take up of it is full.
+    #[must_use]
+    pub fn is_over_budget(&self) -> bool {
+        matches!(self, Self::Budget { .. } | Self::TooManySegments { .. })
+    }
+
     pub(crate) fn write(path: PathBuf, source: io::Error) -> Self {
         if is_full(&source) { Self::DiskFull { path, source } } else { Self::WriteSegment { path, source } }
     }

@@ -1,6 +1,6 @@
 //! The only file of this crate that touches the operating system: a locked directory and the files in it.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,9 @@ pub(crate) const LOCK_NAME: &str = "lock";
 /// No owner writes more than this about itself.
 const OWNER_BYTES_MAX: u64 = 512;
 
+/// The unit in which stat(2) tells what a file takes up.
+const STAT_BLOCK_BYTES: u64 = 512;
+
 /// A file of the directory; a copy refers to the same file.
 pub(crate) type OpenFile = Arc<File>;
 
@@ -33,13 +36,13 @@ impl Directory {
     /// belong to whoever prepared the volume.
     pub(crate) fn lock(path: &Path, host: &str) -> Result<Self, OpenError> {
         create_durably(path).map_err(|source| OpenError::CreateDirectory { path: path.to_owned(), source })?;
-        let is_directory = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
-        if !is_directory {
-            return Err(OpenError::NotADirectory { path: path.to_owned() });
-        }
+        let metadata = std::fs::symlink_metadata(path).ok().filter(Metadata::is_dir);
+        let Some(metadata) = metadata else { return Err(OpenError::NotADirectory { path: path.to_owned() }) };
+        check_owner(path, &metadata)?;
         let lock_path = path.join(LOCK_NAME);
         let failed = |source| OpenError::Lock { path: lock_path.clone(), source };
         let mut lock = options().create(true).open(&lock_path).map_err(failed)?;
+        check_owner(&lock_path, &lock.metadata().map_err(failed)?)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { directory: path.to_owned(), owner: owner_of(&lock) }),
@@ -142,6 +145,18 @@ fn list(path: &Path) -> io::Result<Vec<Listed>> {
     Ok(names)
 }
 
+/// Refuses what belongs to a stranger, who could exchange it at any time.
+fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), OpenError> {
+    let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if is_trusted(owner, own) { Ok(()) } else { Err(OpenError::ForeignOwner { path: path.to_owned(), owner, own }) }
+}
+
+/// Volumes are made by root, who can change everything anyway. And root takes over what an agent without its rights left, for a
+/// pipeline may come to need them; it follows no link there.
+const fn is_trusted(owner: u32, own: u32) -> bool {
+    own == 0 || owner == own || owner == 0
+}
+
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits() as i32);
@@ -163,7 +178,9 @@ impl Storage for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Self::File> {
-        options().open(self.path(name)).map(Arc::new)
+        let file = options().open(self.path(name))?;
+        check_owner(&self.path(name), &file.metadata()?).map_err(io::Error::other)?;
+        Ok(Arc::new(file))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -267,5 +284,20 @@ impl StorageFile for OpenFile {
 
     fn bytes(&self) -> io::Result<u64> {
         self.metadata().map(|metadata| metadata.len())
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.metadata().map(|metadata| metadata.blocks().saturating_mul(STAT_BLOCK_BYTES))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_trusted;
+
+    #[test]
+    fn what_belongs_to_a_stranger_is_refused_and_what_root_made_is_used() {
+        assert!(is_trusted(65_532, 65_532) && is_trusted(0, 65_532) && is_trusted(65_532, 0));
+        assert!(!is_trusted(1_000, 65_532));
     }
 }

@@ -30,6 +30,11 @@ pub(crate) const SUMMARY_BYTES: usize = 8 + 4 * 8 + 8 * Signal::COUNT * Class::C
 
 const _: () = assert!(8 + 8 + 4 + 4 + 4 + 4 * Class::COUNT + 1 + 3 == ROW_BYTES);
 
+/// What a footer of so many rows takes up in the file.
+pub(crate) fn footer_bytes(rows: usize) -> u64 {
+    record_bytes((rows * ROW_BYTES + SUMMARY_BYTES) as u64) + TRAILER_BYTES
+}
+
 /// The rows of a footer to be, in the order of the file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rows(Vec<u8>);

@@ -42,7 +42,7 @@ pub(crate) const PACKED_ZSTD: u8 = 1;
 
 const _: () = assert!(8 + 2 + 2 + 1 + 3 + 16 + 8 + 8 + 12 + 4 == SEGMENT_HEADER_BYTES);
 const _: () = assert!(4 + 1 + 1 + 2 + 4 + 4 * Class::COUNT + 4 + 8 + 8 + 4 + 4 == RECORD_HEADER_BYTES);
-const _: () = assert!(RECORD_HEADER_BYTES as u64 + ALIGNMENT - 1 <= pipeline::RECORD_DISK_BYTES);
+const _: () = assert!(RECORD_HEADER_BYTES as u64 + ALIGNMENT - 1 + crate::footer::ROW_BYTES as u64 <= pipeline::RECORD_DISK_BYTES);
 const _: () = assert!((SEGMENT_HEADER_BYTES as u64).is_multiple_of(ALIGNMENT) && (RECORD_HEADER_BYTES as u64).is_multiple_of(ALIGNMENT));
 
 /// Sixteen random bytes that name one buffer for as long as its directory lives.

@@ -138,8 +138,8 @@ impl<F: StorageFile> Index<F> {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        let bytes = |class| self.segments(class).iter().map(|segment| segment.bytes.load(Ordering::Relaxed)).sum::<u64>();
-        Class::ALL.into_iter().map(bytes).sum()
+        let sum = |segments: &[Arc<Segment<F>>]| segments.iter().map(|segment| segment.bytes.load(Ordering::Relaxed)).sum::<u64>();
+        Class::ALL.into_iter().map(|class| sum(&self.class(class).read().unwrap_or_else(PoisonError::into_inner))).sum()
     }
 
     pub(crate) fn read(&self, id: RecordId) -> Result<Bytes, ReadError> {

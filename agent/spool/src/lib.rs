@@ -24,8 +24,9 @@
 //! and is never delivered. A full disk refuses appends, not reads, and heals by itself.
 //!
 //! **Room.** A segment is preallocated, so a full disk shows when one begins. The log begins none that would leave less free than 5 % of
-//! the volume or 64 MiB, whichever is more, but at most an eighth of it. Records that wait long pin no segment: `compact_step` copies them
-//! together.
+//! the volume or 64 MiB, whichever is more, but at most an eighth of it. Its files stay within a budget, because whoever exceeds the limit
+//! of a volume may be ended and lose it: a segment counts in full from its beginning, its footer included, and one segment's worth is left
+//! for copies. Records that wait long pin no segment: `compact_step` copies them together, more eagerly while the budget is short.
 //!
 //! **Retention.** Settled segments may stay for whoever looks into the buffer: the newest few, or each for a time. They are never sent
 //! again, as long as a checkpoint can be read that settles them.
@@ -81,6 +82,10 @@ pub use quarantine::{QUARANTINE_DIRECTORY, Quarantine, QuarantineFile, Quarantin
 /// Bounds of `Options::segment_bytes`: below, files cost more than their records; above, an index entry could not hold an offset.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
 
+/// A budget holds so many segments at least: one growing per class, one for copies and the evidence of damage leave most of it to what
+/// waits.
+const SEGMENTS_MIN: u64 = 16;
+
 /// How a directory is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -88,9 +93,10 @@ pub struct Options {
     pub segment_bytes: u64,
     /// The pipeline's UID: a directory that belongs to another one is refused and left untouched.
     pub identity: String,
-    /// What the log should stay within, beside what its records need. Up to this, the files of up to four released segments are kept to
-    /// be used again, and a 64th of it, at most 16 MiB, is held back for checkpoints on a full disk; it also bounds how many segments
-    /// there may be. With 0 there is none of the three.
+    /// What all files of the log together stay within, the room that is kept for growing ones included: a record that would exceed it
+    /// is refused. Beyond it come less than 4 KiB per file, which file systems round up to, and checkpoints. Within it a 64th,
+    /// at most 16 MiB, is held back for checkpoints on a full disk, and the files of up to four released segments are kept to be used
+    /// again. It also bounds how many segments there may be, and their size to a 16th of it. With 0 there is none of these.
     pub budget_bytes: u64,
     /// Name of this host or node, shown to whoever finds the directory locked.
     pub host: String,
@@ -162,7 +168,8 @@ impl Spool {
     /// If another process holds the lock, if the directory belongs to another pipeline or a file in it to a newer release, or if the
     /// disk fails; never because of what else the files contain.
     pub fn open(directory: &Path, options: Options) -> Result<(Self, Recovery), OpenError> {
-        let segment_bytes = options.segment_bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
+        let part = if options.budget_bytes == 0 { u64::MAX } else { options.budget_bytes / SEGMENTS_MIN };
+        let segment_bytes = options.segment_bytes.min(part).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
         let storage = files::Directory::lock(directory, &options.host)?;
         let limits = log::room::Limits::new(segment_bytes, options.budget_bytes);
         let (log, recovery) = recovery::open(storage, &options.identity, files::fresh_buffer_id()?, limits)?;
@@ -255,6 +262,18 @@ impl Spool {
     #[must_use]
     pub fn buffer_id(&self) -> String {
         format!("{:032x}", u128::from_be_bytes(self.log.buffer()))
+    }
+
+    /// Size of a segment, within what the budget allows.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.log.segment_bytes()
+    }
+
+    /// Whether the budget refused the last record that needed more of it: a checkpoint, a release and copying together are due.
+    #[must_use]
+    pub fn is_room_short(&self) -> bool {
+        self.log.is_room_short()
     }
 
     /// Length of the segments, checkpoints and evidence of damage, and of what is appended but not written.

@@ -9,6 +9,7 @@
 //! - A file is used again once its old name is durably gone, and gets its new name once its new header is durable: under a segment's
 //!   name there are only ever records that name it. What it held before stays behind them and counts for nothing there.
 
+mod budget;
 mod compact;
 mod release;
 pub(crate) mod retain;
@@ -30,10 +31,11 @@ use crate::slots::Slots;
 use crate::storage::{Storage, StorageFile};
 use crate::verify::Verification;
 use crate::{Append, Verified};
+use budget::Growth;
 use compact::Cursor;
 use retain::Retention;
 use room::{Room, Spare};
-use tail::Tail;
+use tail::{Tail, first_charge};
 
 /// The file name ending of what is kept only as evidence.
 pub(crate) const SET_ASIDE: &str = ".damaged";
@@ -63,6 +65,8 @@ pub(crate) struct Log<S: Storage> {
     retention: Retention,
     /// The owner's time.
     now: Duration,
+    /// Whether the budget refused the last record that asked for more of it.
+    is_room_short: bool,
 }
 
 /// What recovery hands over.
@@ -101,6 +105,7 @@ impl<S: Storage> Log<S> {
             packer: None,
             retention: Retention::default(),
             now: Duration::ZERO,
+            is_room_short: false,
         }
     }
 
@@ -110,6 +115,10 @@ impl<S: Storage> Log<S> {
 
     pub(crate) fn buffer(&self) -> BufferId {
         self.buffer
+    }
+
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.room.limits.segment_bytes
     }
 
     pub(crate) fn bytes_on_disk(&self) -> u64 {
@@ -135,9 +144,10 @@ impl<S: Storage> Log<S> {
     /// As `append_record`, at the cost of what is retained.
     fn append_with_room(&mut self, record: &Record<'_>) -> Result<(), AppendError> {
         loop {
-            let added = self.append_record(record);
-            let has_no_room =
-                matches!(added, Err(AppendError::DiskFull { .. } | AppendError::VolumeFloor { .. } | AppendError::TooManySegments { .. }));
+            let added = self.append_record(record, Growth::New);
+            let has_no_room = added.as_ref().is_err_and(|error| {
+                error.is_over_budget() || matches!(error, AppendError::DiskFull { .. } | AppendError::VolumeFloor { .. })
+            });
             if !(has_no_room && self.give_up_retained()) {
                 return added;
             }
@@ -151,16 +161,18 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    fn append_record(&mut self, record: &Record<'_>) -> Result<(), AppendError> {
+    fn append_record(&mut self, record: &Record<'_>, growth: Growth) -> Result<(), AppendError> {
         let class = record.append.id.class;
         let bytes = record_bytes(record.append.body.len() as u64);
         let most = self.room.limits.segment_bytes;
+        // Before a full one is closed: a segment that waits for its commit can neither be released nor copied.
+        self.make_room(class, bytes, growth)?;
         if self.tail(class).as_ref().is_some_and(|tail| tail.is_full_for(bytes, most)) {
             self.close_tail(class)?;
         }
         let mut tail = match self.tail(class).take() {
             Some(tail) => tail,
-            None => self.create(&record.append)?,
+            None => self.create(&record.append, bytes)?,
         };
         let added = tail.add(record);
         *self.tail(class) = Some(tail);
@@ -213,8 +225,8 @@ impl<S: Storage> Log<S> {
         self.verification.step(bytes_max)
     }
 
-    /// A new segment, in a file that was used before if there is one.
-    fn create(&mut self, first: &Append<'_>) -> Result<Tail<S::File>, AppendError> {
+    /// A new segment for a record of so many bytes, in a file that was used before if there is one.
+    fn create(&mut self, first: &Append<'_>, first_bytes: u64) -> Result<Tail<S::File>, AppendError> {
         let class = first.id.class;
         let id = SegmentId { buffer: self.buffer, class, creation: self.next_creation };
         let (name, path) = (id.name(), self.storage.path(&id.name()));
@@ -242,11 +254,12 @@ impl<S: Storage> Log<S> {
         };
         let segment = Arc::new(Segment::new(name, path, id.seed(), file, file_bytes));
         self.index.add(class, Arc::clone(&segment));
-        Ok(if is_recycled {
+        let tail = if is_recycled {
             Tail::begin_recycled(segment, class, file_bytes, is_preallocated)
         } else {
             Tail::begin(segment, class, header, is_preallocated)
-        })
+        };
+        Ok(tail.keeping(first_charge(first_bytes, self.room.limits.segment_bytes)))
     }
 
     /// Makes a spare file the segment of this name and header; none if that fails, for then a new file serves.

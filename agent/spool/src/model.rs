@@ -15,8 +15,10 @@ use crate::log::Log;
 use crate::log::room::Limits;
 use crate::{Append, AppendError, CommitError, CompactError, OpenError, ReadError, Recovery, ReleaseError, Released, Retention, recovery};
 
-/// The budget of the log, in segments: enough that released files are used again.
+/// The budget of the log, in segments: enough that released files are used again. And at least this much, for records may be far
+/// larger than segments.
 const BUDGET_SEGMENTS: u64 = 64;
+const BUDGET_BYTES_MIN: u64 = 2 << 20;
 
 /// What [`crate::Spool`] is over a directory, over a [`ModelDisk`]. It needs no lock, and segments may be as small as a test wants.
 pub struct ModelSpool {
@@ -30,6 +32,7 @@ impl ModelSpool {
     /// As [`crate::Spool::open`].
     pub fn open(disk: &ModelDisk, identity: &str, fresh: [u8; 16], segment_bytes: u64) -> Result<(Self, Recovery), OpenError> {
         let limits = Limits::new(segment_bytes, BUDGET_SEGMENTS * segment_bytes);
+        let limits = Limits { budget_bytes: limits.budget_bytes.max(BUDGET_BYTES_MIN), ..limits };
         let (log, recovery) = recovery::open(disk.clone(), identity, fresh, limits)?;
         Ok((Self { log }, recovery))
     }

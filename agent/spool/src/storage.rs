@@ -71,4 +71,6 @@ pub(crate) trait StorageFile: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
     /// The length in bytes.
     fn bytes(&self) -> io::Result<u64>;
+    /// What it takes up on the volume, in bytes.
+    fn allocated(&self) -> io::Result<u64>;
 }

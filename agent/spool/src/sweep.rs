@@ -26,6 +26,9 @@ use crate::recovery::{Candidate, Survey};
 use crate::scan::{Found, Scanner};
 use crate::storage::{Storage, StorageFile};
 
+/// What file systems round the size of a file up to.
+const FILE_BLOCK_BYTES: u64 = 4096;
+
 /// What one class holds.
 pub(crate) struct SweptClass<F> {
     pub(crate) segments: Vec<Arc<Segment<F>>>,
@@ -92,6 +95,9 @@ pub(crate) fn sweep_class<S: Storage>(
     }
     for (position, ((candidate, swept), mut records)) in sweeps.into_iter().zip(by_holder).enumerate() {
         let may_be_torn = position == last && !is_missing;
+        if position == last {
+            give_growth_back(&candidate);
+        }
         let may_grow = position == last && candidate.version == Some(VERSION) && !swept.is_sealed && records.len() < SEGMENT_RECORDS_MAX;
         let Some(segment) = repair(survey, candidate, swept, may_be_torn)? else { continue };
         segment.publish(records.iter().map(|(entry, _)| *entry));
@@ -187,6 +193,15 @@ impl Swept {
         self.whole_end = u64::from(offset) + record_bytes(u64::from(header.length));
         self.is_fresh |= !is_known;
         self.records.push((Entry { sequence: header.sequence, offset, length: header.length }, header.stored(class)));
+    }
+}
+
+/// What the volume kept for the growth of a segment outlives the process that had it, and would count for nothing in the budget of this
+/// one. A volume on which that fails only keeps it.
+fn give_growth_back<F: StorageFile>(candidate: &Candidate<F>) {
+    let most = candidate.bytes.next_multiple_of(FILE_BLOCK_BYTES);
+    if candidate.file.allocated().is_ok_and(|allocated| allocated > most) {
+        candidate.file.truncate(candidate.bytes).ok();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The reasons of a budget, in words: what decided each number, and what would raise it. Separate from the arithmetic, which
 //! is read for other questions.
 
-use crds::agent::BufferMode;
+use crds::agent::{BufferMode, DiskShares};
 use crds::quantity::Quantity;
 
 use crate::limits::Limits;
@@ -107,24 +107,28 @@ fn of_cpu_and_sending(limits: &Limits, budget: &Budget) -> [Setting; 3] {
 }
 
 fn of_disk(limits: &Limits, budget: &Budget) -> [Setting; 3] {
+    let records = DiskShares::of(budget.disk_bytes, budget.segment_bytes).records;
     [
         Setting {
             name: "diskBytes",
             value: readable(budget.disk_bytes).0,
             because: format!(
-                "buffer.disk.size ({}) less 5 %, at least 1Mi, for checkpoints and heads; raise that size",
+                "buffer.disk.size ({}) less 5 %, at least 1Mi, for checkpoints and blocks; raise that size",
                 readable(limits.disk_bytes)
             ),
         },
         Setting {
             name: "diskBytesPerDestination",
-            value: readable(budget.disk_bytes / u64::from(limits.destinations.max(1))).0,
-            because: format!("diskBytes, divided by {} destinations; raise buffer.disk.size", limits.destinations.max(1)),
+            value: readable(records / u64::from(limits.destinations.max(1))).0,
+            because: format!(
+                "diskBytes less quarantine, reserve and 8 segments, divided by {} destinations; raise buffer.disk.size",
+                limits.destinations.max(1)
+            ),
         },
         Setting {
             name: "segmentBytes",
             value: readable(budget.segment_bytes).0,
-            because: "a 32nd of diskBytes, 1Mi to 64Mi; raise buffer.disk.size".into(),
+            because: "a 64th of diskBytes, 128Ki to 64Mi; raise buffer.disk.size".into(),
         },
     ]
 }

@@ -12,8 +12,8 @@
 //!               ├─ receive   max(8Mi, 15 %)    requests between socket and queue
 //!               ├─ sending   max(1Mi each, 10 %) requests on their way to destinations
 //!               └─ queue     the rest          bodies that wait
-//! disk size ────┬─ overhead  max(1Mi, 5 %)     checkpoints, heads of segments, directory blocks
-//!               └─ records   the rest, in segments of a 32nd, 1Mi to 64Mi
+//! disk size ────┬─ overhead  max(1Mi, 5 %)     checkpoints, rounding up of files, directory blocks
+//!               └─ files     the rest, in segments of a 64th, 128Ki to 64Mi
 //! ```
 
 mod explain;

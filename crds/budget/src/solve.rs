@@ -1,6 +1,6 @@
 //! The solution: shares, floors and the reason of every number.
 
-use crds::agent::BufferMode;
+use crds::agent::{BufferMode, GRACE_AFTER_DRAIN_SECONDS};
 use crds::quantity::Quantity;
 
 use crate::explain::{explain, readable};
@@ -41,17 +41,15 @@ const MEMORY_MIB_MAX: u64 = 1 << 30;
 const CPU_MILLICORES_MIN: u64 = 50;
 /// More threads than that wait for each other.
 const WORKERS_MAX: u64 = 64;
-/// Two checkpoint slots, heads of segments, blocks of directories.
+/// Two checkpoint slots, what file systems round the size of a file up to, blocks of directories: whoever exceeds the limit of an
+/// `emptyDir` is evicted, and everything in it is lost.
 const DISK_OVERHEAD_PERCENT: u64 = 5;
 const DISK_OVERHEAD_BYTES_MIN: u64 = MIB;
-/// A segment is the unit in which space comes back: small enough that 32 make a disk, large enough that files stay few.
-const SEGMENTS_PER_DISK: u64 = 32;
-const SEGMENT_BYTES_MIN: u64 = MIB;
+/// A segment is the unit in which space comes back: small enough that 64 make a disk, of which eight are the log's own, large enough
+/// that files stay few.
+const SEGMENTS_PER_DISK: u64 = 64;
+const SEGMENT_BYTES_MIN: u64 = 128 << 10;
 const SEGMENT_BYTES_MAX: u64 = 64 * MIB;
-/// Each of the four classes writes into a segment of its own while another of its segments is being delivered.
-const SEGMENTS_MIN: u64 = 8;
-/// After the drain: flush, last report, and the end by force before the kubelet's.
-const GRACE_AFTER_DRAIN_SECONDS: u32 = 5;
 
 /// A resource whose limit may be too small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,7 +131,7 @@ pub struct Budget {
     pub in_flight: u32,
     /// Threads of the runtime.
     pub workers: u32,
-    /// Records on disk, in bytes; 0 in mode `Memory`.
+    /// All files of the buffer, in bytes; 0 in mode `Memory`.
     pub disk_bytes: u64,
     /// Size of a segment, in bytes; 0 in mode `Memory`.
     pub segment_bytes: u64,
@@ -167,7 +165,7 @@ pub fn solve(limits: &Limits) -> Result<Budget, BudgetTooSmall> {
         sending_bytes: memory.sending,
         in_flight,
         workers,
-        disk_bytes: disk.records,
+        disk_bytes: disk.files,
         segment_bytes: disk.segment,
         drain_seconds: limits.drain_seconds,
         termination_grace_seconds: limits.drain_seconds.saturating_add(GRACE_AFTER_DRAIN_SECONDS),
@@ -241,26 +239,26 @@ impl Memory {
     }
 }
 
-/// The disk part: records, and the segments they lie in.
+/// The disk part: all files, and the segments among them.
 struct Disk {
-    records: u64,
+    files: u64,
     segment: u64,
 }
 
 impl Disk {
     fn share(limits: &Limits) -> Result<Self, BudgetTooSmall> {
         if limits.mode == BufferMode::Memory {
-            return Ok(Self { records: 0, segment: 0 });
+            return Ok(Self { files: 0, segment: 0 });
         }
-        let need = DISK_OVERHEAD_BYTES_MIN + SEGMENTS_MIN * SEGMENT_BYTES_MIN;
+        let need = DISK_OVERHEAD_BYTES_MIN + SEGMENTS_PER_DISK * SEGMENT_BYTES_MIN;
         if limits.disk_bytes < need {
-            let because = format!("{SEGMENTS_MIN} segments of {} and the checkpoints", readable(SEGMENT_BYTES_MIN));
+            let because = format!("{SEGMENTS_PER_DISK} segments of {} and the checkpoints", readable(SEGMENT_BYTES_MIN));
             return Err(BudgetTooSmall { resource: Resource::Disk, have: limits.disk_bytes, need, because });
         }
         let hundredth = limits.disk_bytes / 100;
         let overhead = (hundredth * DISK_OVERHEAD_PERCENT).max(DISK_OVERHEAD_BYTES_MIN);
-        let records = (hundredth * 100).saturating_sub(overhead);
-        Ok(Self { records, segment: (records / SEGMENTS_PER_DISK).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) })
+        let files = (hundredth * 100).saturating_sub(overhead);
+        Ok(Self { files, segment: (files / SEGMENTS_PER_DISK).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) })
     }
 }
 

@@ -33,7 +33,7 @@ proptest! {
         let on_their_way = u64::from(budget.in_flight) * (256 << 10) + budget.request_bytes_max;
         prop_assert!(on_their_way * u64::from(limits.destinations.max(1)) <= budget.sending_bytes, "full windows and a large request");
         prop_assert!(budget.disk_bytes <= limits.disk_bytes);
-        prop_assert!(budget.segment_bytes * 8 <= budget.disk_bytes || limits.mode == BufferMode::Memory);
+        prop_assert!(budget.segment_bytes * 32 <= budget.disk_bytes || limits.mode == BufferMode::Memory);
         prop_assert!(budget.in_flight >= 1 && budget.workers >= 1 && budget.queue_items > 0);
         prop_assert!(budget.termination_grace_seconds > budget.drain_seconds);
     }
@@ -97,7 +97,7 @@ fn an_agent_without_limits_of_its_own_gets_a_useful_budget() {
         solve(&Limits { ebpf: true, mode: BufferMode::Spill, disk_bytes: 2 << 30, ..Limits::default() }).expect("the defaults are enough");
     assert!(budget.queue_bytes > 90 * MIB && budget.queue_items > 100_000, "{budget:?}");
     assert_eq!((budget.workers, budget.drain_seconds, budget.termination_grace_seconds), (1, 25, 30));
-    assert!((60 * MIB..61 * MIB).contains(&budget.segment_bytes), "a 32nd of 95 % of 2 GiB: {}", budget.segment_bytes);
+    assert!((30 * MIB..31 * MIB).contains(&budget.segment_bytes), "a 64th of 95 % of 2 GiB: {}", budget.segment_bytes);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Long-waiting records pin no segment: the few that are still needed of a large one are copied behind the newest records of their
 //! class, under their ids, and the file is given back. A crash in between leaves a record twice, which is found once. Each byte that is
-//! copied gives seven back, so that this adds at most a seventh to what is written.
+//! copied gives seven back, so that this adds at most a seventh to what is written; while the budget is short, one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,14 +9,16 @@ use pipeline::{IdRanges, RecordId};
 use vocabulary::Class;
 
 use super::Log;
+use super::budget::Growth;
 use crate::Append;
 use crate::error::CompactError;
 use crate::format::{Record, RecordHeader, record_bytes};
 use crate::index::{Entry, Segment};
 use crate::storage::Storage;
 
-/// A segment is copied when less than this part of it is needed.
+/// A segment is copied when less than this part of it is needed, and while the budget is short.
 const LIVE_PART: u64 = 8;
+const LIVE_PART_SHORT: u64 = 2;
 /// What a step copies before it leaves the rest of a segment to the next ones: appends that wait meanwhile wait for a few milliseconds.
 const STEP_BYTES: u64 = 256 << 10;
 
@@ -39,8 +41,9 @@ impl<S: Storage> Log<S> {
         let needed = segment.needed(settled.get(class.index()).unwrap_or(&nothing));
         let live: u64 = needed.iter().map(|entry| record_bytes(u64::from(entry.length))).sum();
         let bytes = segment.bytes.load(Ordering::Relaxed);
+        let part = if self.is_room_short { LIVE_PART_SHORT } else { LIVE_PART };
         // A damaged segment stays as it is until its records are settled: it is evidence.
-        if needed.is_empty() || live.saturating_mul(LIVE_PART) >= bytes || segment.is_damaged.load(Ordering::Relaxed) {
+        if needed.is_empty() || live.saturating_mul(part) >= bytes || segment.is_damaged.load(Ordering::Relaxed) {
             return Ok(0);
         }
         let begun = self.cursor.begun.take().filter(|(name, _)| *name == segment.name).map_or(0, |(_, copied)| copied);
@@ -88,6 +91,6 @@ impl<S: Storage> Log<S> {
         let (header, body) = segment.read_stored(id, entry).map_err(|source| CompactError::Read { source })?;
         let RecordHeader { signal, counts, received_unix_ms, unpacked_bytes, .. } = header;
         let append = Append { id, signal, counts, received_unix_ms, body: &body };
-        self.append_record(&Record { append, unpacked_bytes }).map_err(|source| CompactError::Append { source })
+        self.append_record(&Record { append, unpacked_bytes }, Growth::Copy).map_err(|source| CompactError::Append { source })
     }
 }

@@ -93,7 +93,9 @@ impl<S: Storage> Log<S> {
             None => false,
             Some(growing) if is_retaining || growing.is_touched() || growing.committed < worthwhile => true,
             Some(_) => {
-                *tail = None;
+                if let Some(mut growing) = tail.take() {
+                    growing.give_room_back();
+                }
                 false
             }
         }
@@ -147,17 +149,10 @@ impl<S: Storage> Log<S> {
 }
 
 impl<S: Storage> Log<S> {
-    /// What the segments that grow may yet take up.
-    pub(super) fn growth(&self) -> u64 {
-        let segment_bytes = self.room.limits.segment_bytes;
-        self.tails.iter().flatten().map(|tail| tail.growth(segment_bytes)).sum()
-    }
-
     /// Whether a released file of so many bytes, still counted, is worth keeping.
     fn may_keep(&self, bytes: u64, waiting: &[Spare<S::File>]) -> bool {
-        let growth = self.growth();
         let waiting_bytes: u64 = waiting.iter().map(|spare| spare.bytes).sum();
-        let used = self.bytes_on_disk().saturating_sub(bytes) + waiting_bytes + growth;
+        let used = self.charged().saturating_sub(bytes) + waiting_bytes;
         self.room.may_keep(bytes, waiting.len(), used)
     }
 }

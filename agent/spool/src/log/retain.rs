@@ -45,7 +45,7 @@ impl<S: Storage> Log<S> {
         let bytes = |segment: &Segment<S::File>| segment.bytes.load(Ordering::Relaxed);
         let mut going = settled.len().saturating_sub(wanted);
         let gone: u64 = settled.iter().take(going).map(|(_, segment)| bytes(segment)).sum();
-        let mut used = (self.bytes_on_disk() + self.growth()).saturating_sub(gone);
+        let mut used = self.charged().saturating_sub(gone);
         let mut count = self.index.segment_count().saturating_sub(going);
         for (_, segment) in settled.iter().skip(going) {
             if used <= self.room.limits.budget_bytes && count.saturating_add(SEGMENTS_SPARE) <= self.room.limits.segments_max {

@@ -28,7 +28,7 @@ const SEGMENTS_EXTRA: u64 = 64;
 pub(crate) struct Limits {
     /// Size at which a segment is full.
     pub(crate) segment_bytes: u64,
-    /// What records, spare files and the reserve together should stay within; 0 keeps neither spare files nor a reserve.
+    /// What all files together stay within; 0 bounds nothing and keeps neither spare files nor a reserve.
     pub(crate) budget_bytes: u64,
     /// Most files of records.
     pub(crate) segments_max: usize,
@@ -78,6 +78,21 @@ impl<F: StorageFile> Room<F> {
         }
         room.make_reserve(storage);
         Ok(room)
+    }
+
+    /// What is kept takes up, or will: a reserve that was given up is made anew.
+    pub(crate) fn charged(&self) -> u64 {
+        self.spares.iter().map(|spare| spare.bytes).sum::<u64>() + self.limits.reserve_bytes()
+    }
+
+    /// Gives a spare file back to the volume; false if there is none.
+    pub(crate) fn drop_spare<S: Storage<File = F>>(&mut self, storage: &S) -> bool {
+        let Some(spare) = self.spares.pop() else { return false };
+        if storage.remove(&spare.name).is_ok() {
+            return true;
+        }
+        self.spares.push(spare);
+        false
     }
 
     /// What is kept takes up.

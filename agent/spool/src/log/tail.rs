@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use vocabulary::Class;
 
 use crate::error::AppendError;
-use crate::footer::Rows;
+use crate::footer::{Rows, footer_bytes};
 use crate::format::{Record, SEGMENT_HEADER_BYTES, SEGMENT_RECORDS_MAX, encode_record};
 use crate::index::{Entry, Segment};
 use crate::storage::StorageFile;
@@ -26,6 +26,8 @@ pub(crate) struct Tail<F> {
     file_bytes: u64,
     /// Whether the volume keeps room for it beyond its end.
     is_preallocated: bool,
+    /// What the budget counts for it at least; nothing for a resumed one, which asks for every byte.
+    kept_bytes: u64,
     /// Length at the last commit.
     pub(crate) committed: u64,
     /// Encoded, not written.
@@ -34,6 +36,15 @@ pub(crate) struct Tail<F> {
     pending: Vec<Entry>,
     /// All records, those of the group included.
     rows: Rows,
+}
+
+/// What a new segment counts for whose first record has so many bytes.
+pub(crate) fn first_charge(bytes: u64, segment_bytes: u64) -> u64 {
+    charge(SEGMENT_HEADER_BYTES as u64 + bytes, 1, segment_bytes)
+}
+
+fn charge(end: u64, rows: usize, kept_bytes: u64) -> u64 {
+    kept_bytes.max(end + footer_bytes(rows))
 }
 
 impl<F: StorageFile> Tail<F> {
@@ -47,6 +58,7 @@ impl<F: StorageFile> Tail<F> {
             written: bytes,
             file_bytes: bytes,
             is_preallocated: false,
+            kept_bytes: 0,
             committed: bytes,
             gathered,
             pending,
@@ -62,6 +74,11 @@ impl<F: StorageFile> Tail<F> {
     /// A segment whose file of `file_bytes` was another's; its header is durable.
     pub(crate) fn begin_recycled(segment: Arc<Segment<F>>, class: Class, file_bytes: u64, is_preallocated: bool) -> Self {
         Self { file_bytes, is_preallocated, ..Self::resume(segment, class, SEGMENT_HEADER_BYTES as u64, Rows::default()) }
+    }
+
+    /// As one for which the budget counts so much from its beginning.
+    pub(crate) fn keeping(self, kept_bytes: u64) -> Self {
+        Self { kept_bytes, ..self }
     }
 
     fn end(&self) -> u64 {
@@ -113,9 +130,15 @@ impl<F: StorageFile> Tail<F> {
         self.rows.len() >= SEGMENT_RECORDS_MAX || (self.rows.len() > 0 && self.end() + bytes > segment_bytes)
     }
 
-    /// What the file may yet grow by.
-    pub(crate) fn growth(&self, segment_bytes: u64) -> u64 {
-        segment_bytes.saturating_sub(self.file_bytes)
+    /// What the file may yet grow by without asking, its footer included.
+    pub(crate) fn growth(&self) -> u64 {
+        charge(self.end(), self.rows.len(), self.kept_bytes).saturating_sub(self.file_bytes)
+    }
+
+    /// By how much that becomes more with a further record of so many bytes.
+    pub(crate) fn growth_for(&self, bytes: u64) -> u64 {
+        let end = self.end().max(SEGMENT_HEADER_BYTES as u64) + bytes;
+        charge(end, self.rows.len() + 1, self.kept_bytes).saturating_sub(self.file_bytes).saturating_sub(self.growth())
     }
 
     /// What was appended and not written.
@@ -163,7 +186,15 @@ impl<F: StorageFile> Tail<F> {
     /// will follow, and what a loss of power left of the group would be taken for damage there.
     pub(crate) fn give_up(&mut self) {
         self.roll_back();
+        self.give_room_back();
         self.segment.file.sync().ok();
+    }
+
+    /// Gives the volume back what it keeps for the file beyond its end, because nothing more will be written.
+    pub(crate) fn give_room_back(&mut self) {
+        if self.is_preallocated {
+            self.cut(self.committed);
+        }
     }
 
     /// Makes the file end at `bytes`; says whether it does.

@@ -243,6 +243,12 @@ impl ModelDisk {
         self.state(|state| state.names.keys().cloned().collect())
     }
 
+    /// What the files take up, and the room that is kept for them.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        self.state(|state| state.names.values().map(|&inode| state.inodes[inode].allocated()).sum())
+    }
+
     /// What a file holds at present.
     #[must_use]
     pub fn content(&self, name: &str) -> Vec<u8> {
@@ -435,5 +441,9 @@ impl StorageFile for ModelFile {
 
     fn bytes(&self) -> io::Result<u64> {
         self.state(|state| Ok(state.inodes[self.inode].content.len() as u64))
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.state(|state| Ok(state.inodes[self.inode].allocated()))
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the whole log, over a model of a disk that forgets, and over real files. They are apart from the code because every one
 //! of them runs through all of its layers.
 
+mod budget;
 mod checkpoints;
 mod crashes;
 mod damage;

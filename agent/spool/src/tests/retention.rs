@@ -66,7 +66,8 @@ fn a_segment_stays_for_a_time_after_it_was_settled() {
 #[test]
 fn what_is_retained_stays_within_the_budget() {
     let disk = ModelDisk::default();
-    let mut log = log(&disk, Limits { budget_bytes: 6_000, ..LIMITS }, 9);
+    drop(log(&disk, LIMITS, 9));
+    let (mut log, _) = open_within(&disk, Limits { budget_bytes: 6_000, ..LIMITS });
     log.set_retention(Retention::Segments(100), Duration::ZERO);
     let released = log.release(&up_to(8)).unwrap();
     assert!(released.retained > 0 && released.segments > 0, "{released:?}");
