@@ -29,6 +29,8 @@ pub(crate) struct Board {
     pub(crate) disk_failed: AtomicBool,
     /// Damaged records that verification found on disk, which count as `Corrupt` when their turn to be sent comes.
     pub(crate) damaged_records: AtomicU64,
+    /// Places of the disk that the start found damaged.
+    pub(crate) damaged_places: AtomicU64,
     /// Files in quarantine, their length, and the bound of it; all 0 without one.
     pub(crate) quarantine: QuarantineGauges,
     /// When the storage thread last came around, in milliseconds since the Unix epoch; 0 without one.
@@ -99,6 +101,7 @@ impl Board {
             draining: AtomicBool::new(false),
             disk_failed: AtomicBool::new(false),
             damaged_records: AtomicU64::new(0),
+            damaged_places: AtomicU64::new(0),
             quarantine: QuarantineGauges::default(),
             storage_beat: AtomicU64::new(0),
             started: OnceLock::new(),

@@ -271,6 +271,12 @@ fn board_gauges(encoder: &mut DescriptorEncoder<'_>, board: &Board) -> Result<()
         "Damaged records that verification found on disk, each dropped as Corrupt at its turn",
         |family| family.counter(&[], board.damaged_records.load(Ordering::Relaxed)),
     )?;
+    gauge(
+        encoder,
+        "disk_damaged_places",
+        "Places of the disk that the last start found damaged; what they held counts as Corrupt where a checkpoint knows it",
+        |family| family.gauge(&[], board.damaged_places.load(Ordering::Relaxed)),
+    )?;
     gauge(encoder, "destination_consecutive_failures", "Failed attempts since the last success", |family| {
         board.destinations().iter().try_for_each(|state| family.gauge(&[("destination", &state.name)], state.consecutive_failures))
     })
