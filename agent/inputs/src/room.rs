@@ -1,8 +1,13 @@
 //! The receive budget: bytes of all requests from their first chunk until the engine or the disk has them, over all connections.
 //! A limit per request does not bound a crowd of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(feature = "loom"))]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+#[cfg(feature = "loom")]
+use loom::sync::atomic::AtomicU64;
 
 /// A shared budget in bytes.
 #[derive(Clone, Debug)]
@@ -103,5 +108,34 @@ mod tests {
         assert_eq!(room.used(), 50);
         drop((one, two));
         assert_eq!(room.used(), 0);
+    }
+}
+
+/// Connections in every order in which they may meet: `cargo test -p inputs --lib --features loom interleavings`.
+#[cfg(all(test, feature = "loom"))]
+mod interleavings {
+    use super::*;
+
+    #[test]
+    fn two_requests_together_never_take_more_than_there_is_and_give_all_of_it_back() {
+        loom::model(|| {
+            let room = Room::new(100);
+            let of = |first: u64, last: u64| {
+                let room = room.clone();
+                move || {
+                    let mut share = room.share();
+                    let has_first = share.grow(first);
+                    assert!(room.used() <= 100);
+                    let has_last = share.resize(last);
+                    assert!(room.used() <= 100);
+                    has_first || has_last
+                }
+            };
+            let other = loom::thread::spawn(of(60, 70));
+            let one = of(50, 30)();
+            let other = other.join().expect("taking does not panic");
+            assert!(one || other, "one of them had room");
+            assert_eq!(room.used(), 0);
+        });
     }
 }

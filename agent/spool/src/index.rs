@@ -2,8 +2,8 @@
 //! one open file per segment.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use crate::error::ReadError;
 use crate::format::{RECORD_HEADER_BYTES, RecordHeader, decode_record_header};
 use crate::pack::unpack;
 use crate::storage::StorageFile;
+use crate::sync::{AtomicBool, AtomicU64, RwLock};
 
 /// One record of a segment. Offset and length fit because a segment ends soon after `segment_bytes`, at most 1 GiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -60,6 +60,7 @@ mod scan;
 mod slots;
 mod storage;
 mod sweep;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod verify;

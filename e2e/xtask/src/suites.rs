@@ -33,7 +33,7 @@ struct Suite {
     run: fn(&Places) -> Result<Outcome>,
 }
 
-const SUITES: [Suite; 15] = [
+const SUITES: [Suite; 16] = [
     Suite { name: "format", next_step: "cargo fmt --all", run: format },
     Suite { name: "clippy", next_step: "cargo clippy --workspace --all-targets", run: clippy },
     Suite { name: "tidy", next_step: "mend the lines above; the rules stand in docs/style.md", run: tidy },
@@ -46,6 +46,11 @@ const SUITES: [Suite; 15] = [
         name: "sim",
         next_step: "replay the seed with the line above; what it finds becomes a test of the crate it lies in",
         run: simulation,
+    },
+    Suite {
+        name: "interleavings",
+        next_step: "LOOM_LOG=trace LOOM_LOCATION=1 cargo test -p PACKAGE --lib --features loom interleavings tells the order that fails",
+        run: interleavings,
     },
     Suite { name: "kernel", next_step: "run the failing test as root; target/bpf/agent-ebpf is what it loads", run: kernel },
     Suite { name: "kills", next_step: "the line `replay:` above runs the same kills again", run: kills },
@@ -215,6 +220,13 @@ fn simulation(places: &Places) -> Result<Outcome> {
 pub(crate) fn simulate(places: &Places, arguments: &[String]) -> Result<()> {
     release::build_programs(places)?;
     places.run(&places.built("sim").to_string_lossy()).args(arguments).shown_ok(&places.log("sim"), Echo::Everything)
+}
+
+/// Built with the primitives of `loom`, which work in these tests alone: the crates that have some are compiled again, and no dependency.
+fn interleavings(places: &Places) -> Result<Outcome> {
+    let arguments = ["--features", "spool/loom,inputs/loom", "--lib", "interleavings"];
+    cargo_test(places, "interleavings", &arguments, Echo::TestResults, &[])?;
+    Ok(Outcome::Passed)
 }
 
 fn kernel(places: &Places) -> Result<Outcome> {

@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::storage::{Listed, Storage, StorageFile, Volume};
+use crate::sync::Mutex;
 
 /// Picks one of so many possibilities.
 pub type Choose<'a> = &'a mut dyn FnMut(usize) -> usize;

@@ -9,6 +9,8 @@ mod exchanges;
 mod flips;
 mod format;
 mod inspections;
+#[cfg(feature = "loom")]
+mod interleavings;
 mod operations;
 mod page;
 mod quarantine;
