@@ -8,6 +8,7 @@ use otlp::Rules;
 use pipeline::{Admission, Origin, Part, Pipeline, Refusal, Request, Verdict};
 use spool::points::reach;
 use tokio::sync::mpsc::Permit;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use vocabulary::{ClassCounts, DropReason, RefuseReason};
 
@@ -52,39 +53,72 @@ impl Sender {
 /// Takes in one request. Dropping the future leaves the books right: nothing is reserved before the last await, and what is
 /// handed to the storage thread is settled by it. The offer's charge is given back when the last of its records rests somewhere.
 pub(crate) async fn take_in(engine: &Engine, rules: &Rules, sender: &Sender, offer: Offer) -> Answer {
-    // A place is held before anything is offered, so that what the engine reserves always reaches the disk's thread.
-    let place = match engine.storage() {
-        Some(storage) => storage.reserve().await.ok(),
-        None => None,
-    };
+    // A place is held before anything is offered, so that what the engine reserves always reaches the disk's thread. Where there is none,
+    // what needs no disk does not wait for it: it may hang.
     let (items, charge) = (offer.counts.total(), offer.charge.clone());
-    match decide(engine, rules, sender, offer) {
+    let place = match engine.storage().map(|storage| (storage, storage.try_reserve())) {
+        None | Some((_, Err(TrySendError::Closed(())))) => None,
+        Some((_, Ok(place))) => Some(place),
+        Some((storage, Err(TrySendError::Full(())))) => match decide_in_memory(engine, rules, sender, &offer) {
+            Some(verdict) => return answer(engine, verdict, items, charge, None).await,
+            None => storage.reserve().await.ok(),
+        },
+    };
+    let verdict = decide(engine, rules, sender, offer);
+    answer(engine, verdict, items, charge, place).await
+}
+
+async fn answer(engine: &Engine, verdict: Verdict, items: u64, charge: Charge, place: Option<Permit<'_, Job>>) -> Answer {
+    match verdict {
         Verdict::Admitted(admission) => store(engine, admission, items, charge, place).await,
         Verdict::Refused(refusal) => Answer::Refused(refusal),
         Verdict::Split => Answer::Refused(Refusal { reason: RefuseReason::Undecodable, retry_after: Duration::ZERO }),
     }
 }
 
+/// The verdict on a request that needs no disk; none if it does, and then nothing was counted.
+fn decide_in_memory(engine: &Engine, rules: &Rules, sender: &Sender, offer: &Offer) -> Option<Verdict> {
+    let &Offer { signal, counts, ref body, .. } = offer;
+    let at = unix_ms();
+    let whole = engine.with(|pipeline, now| {
+        let origin = sender.origin(pipeline, body);
+        let request = Request { signal, origin, counts, body: body.clone() };
+        pipeline.fits_memory_alone(now, &request).then(|| pipeline.offer(now, at, request))
+    });
+    if whole.is_some() || !counts.is_mixed() {
+        return whole;
+    }
+    let parts = cut(rules, offer)?;
+    engine.with(|pipeline, now| {
+        let origin = sender.origin(pipeline, body);
+        let fits = pipeline.parts_fit_memory_alone(now, signal, origin, &parts);
+        fits.then(|| pipeline.offer_parts(now, at, signal, origin, parts))
+    })
+}
+
+/// The request cut by class; none if it is not well formed.
+fn cut(rules: &Rules, offer: &Offer) -> Option<Vec<Part>> {
+    let parts = otlp::split(offer.signal, &offer.body, rules).ok()?;
+    Some(parts.into_iter().map(|(class, items, body)| Part { class, items, body }).collect())
+}
+
 fn decide(engine: &Engine, rules: &Rules, sender: &Sender, offer: Offer) -> Verdict {
-    let Offer { signal, counts, body, .. } = offer;
+    let Offer { signal, counts, ref body, .. } = offer;
     let at = unix_ms();
     let verdict = engine.with(|pipeline, now| {
-        let origin = sender.origin(pipeline, &body);
+        let origin = sender.origin(pipeline, body);
         pipeline.offer(now, at, Request { signal, origin, counts, body: body.clone() })
     });
     if !matches!(verdict, Verdict::Split) {
         return verdict;
     }
-    match otlp::split(signal, &body, rules) {
-        Ok(parts) => {
-            let parts = parts.into_iter().map(|(class, items, body)| Part { class, items, body }).collect();
-            engine.with(|pipeline, now| {
-                let origin = sender.origin(pipeline, &body);
-                pipeline.offer_parts(now, at, signal, origin, parts)
-            })
-        }
+    match cut(rules, &offer) {
+        Some(parts) => engine.with(|pipeline, now| {
+            let origin = sender.origin(pipeline, body);
+            pipeline.offer_parts(now, at, signal, origin, parts)
+        }),
         // A body that passed the walk can be cut; if that were ever false, it is the client's to know, and counted.
-        Err(_) => {
+        None => {
             engine.with(|pipeline, _| pipeline.count_refused(Some(signal), counts, RefuseReason::Undecodable));
             Verdict::Refused(Refusal { reason: RefuseReason::Undecodable, retry_after: Duration::ZERO })
         }
@@ -124,5 +158,39 @@ async fn store(engine: &Engine, admission: Admission, items: u64, charge: Charge
 pub(crate) fn add(sum: &mut ClassCounts, more: &ClassCounts) {
     for (class, items) in more.iter() {
         sum[class] = sum[class].saturating_add(items);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures::FutureExt;
+    use tokio::sync::mpsc;
+    use vocabulary::{Class, Signal};
+
+    use super::*;
+    use crate::engine::tests::spilling;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_holds_back_only_what_needs_it() {
+        let (jobs, _hung) = mpsc::channel(1);
+        let engine = Arc::new(Engine::new(spilling(), 1, Some(jobs.clone())));
+        let (done, _wait) = oneshot::channel();
+        jobs.try_send(Job::Finish(done)).unwrap_or_else(|_| panic!("the only place is free"));
+        let offer = |bytes: usize| Offer {
+            signal: Signal::Logs,
+            counts: ClassCounts::of(Class::High, 1),
+            body: Bytes::from(vec![0; bytes]),
+            charge: Charge::default(),
+        };
+        let from = Sender::Client { tenant_attribute: None };
+        let rules = Rules::default();
+        // Memory has a mebibyte.
+        let taken = take_in(&engine, &rules, &from, offer(1_000_000)).now_or_never();
+        assert!(matches!(taken, Some(Answer::Accepted { shed, .. }) if shed.total() == 0), "{taken:?}");
+        assert_eq!(take_in(&engine, &rules, &from, offer(100_000)).now_or_never(), None, "it waits for a place");
+        let books = engine.with(|pipeline, _| pipeline.books().clone());
+        let cell = &books.inputs[Signal::Logs as usize][Class::High as usize];
+        assert_eq!((cell.received, cell.offered), (1, 1), "what waits left no trace");
     }
 }

@@ -105,6 +105,33 @@ impl Pipeline {
         Verdict::Admitted(admission)
     }
 
+    /// Whether `offer` would decide on the request without a disk at this moment. Who finds no place in the disk's queue may offer it then, and
+    /// need not wait for a disk that hangs.
+    pub fn fits_memory_alone(&mut self, now: Duration, request: &Request) -> bool {
+        self.observe(now);
+        let Some(class) = request.counts.highest() else { return true };
+        let size = Size { bytes: request.body.len() as u64, items: request.counts.total() };
+        let is_cut = request.counts.is_mixed() && self.is_under_pressure();
+        !is_cut && self.fit_memory_alone(request.signal, request.origin, std::iter::once((class, size)))
+    }
+
+    /// As [`Self::fits_memory_alone`], for `offer_parts`; never where the request need not be cut.
+    pub fn parts_fit_memory_alone(&mut self, now: Duration, signal: Signal, origin: Origin, parts: &[Part]) -> bool {
+        self.observe(now);
+        let of_class = |class| parts.iter().filter(move |part| part.class == class);
+        let size = |part: &Part| Size { bytes: part.body.len() as u64, items: u64::from(part.items) };
+        let pieces = Class::ALL.into_iter().flat_map(of_class).map(|part| (part.class, size(part)));
+        self.is_under_pressure() && self.fit_memory_alone(signal, origin, pieces)
+    }
+
+    fn fit_memory_alone(&mut self, signal: Signal, origin: Origin, mut pieces: impl Iterator<Item = (Class, Size)>) -> bool {
+        let (mut space, route) = (self.room(), self.route(signal));
+        pieces.all(|(class, size)| {
+            let is_refused = self.is_refused_outright(origin, signal, class);
+            space.place(class, size, route, is_refused) == Placement::Memory
+        })
+    }
+
     /// A request was refused before it came here. Where its items are not known, the request itself is counted.
     pub fn count_refused(&mut self, signal: Option<Signal>, counts: ClassCounts, reason: RefuseReason) {
         self.is_dirty = true;

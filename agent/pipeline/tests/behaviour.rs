@@ -237,6 +237,29 @@ fn a_mirrored_record_counts_and_moves_only_once_it_is_durable() {
 }
 
 #[test]
+fn what_fits_memory_alone_is_told_without_a_trace_and_parts_are_looked_at_together() {
+    let mut engine = Pipeline::new(config(BufferMode::Spill, &["only"]), None);
+    assert!(!engine.fits_memory_alone(Duration::ZERO, &request(Class::High, 10, 100)), "no checkpoint is durable yet");
+    let generation = engine.checkpoint().generation;
+    engine.handle_checkpointed(generation);
+    let before = (engine.books().clone(), engine.gauges());
+    assert!(engine.fits_memory_alone(Duration::ZERO, &request(Class::High, 10, 100)));
+    assert!(engine.fits_memory_alone(Duration::ZERO, &mixed(100)), "calm traffic is not cut");
+    assert!(!engine.fits_memory_alone(Duration::ZERO, &request(Class::Normal, 10, 9_500)), "the pool has 8,000 bytes");
+    let part = |class, bytes| Part { class, items: 1, body: Bytes::from(vec![0; bytes]) };
+    let parts = [part(Class::High, 5_000), part(Class::Normal, 5_000)];
+    assert!(!engine.parts_fit_memory_alone(Duration::ZERO, Signal::Traces, Origin::Client, &parts[..1]), "nothing is to be cut");
+    assert_eq!(before, (engine.books().clone(), engine.gauges()));
+    // On disk lies a backlog, which is pressure.
+    put(&mut engine, Class::Normal, 9_500);
+    assert!(!engine.fits_memory_alone(Duration::ZERO, &mixed(100)));
+    assert!(engine.parts_fit_memory_alone(Duration::ZERO, Signal::Traces, Origin::Client, &parts[..1]));
+    assert!(!engine.parts_fit_memory_alone(Duration::ZERO, Signal::Traces, Origin::Client, &parts), "together they are too much");
+    let mirror = &mut Pipeline::new(config(BufferMode::Mirror, &["only"]), None);
+    assert!(!mirror.fits_memory_alone(Duration::ZERO, &request(Class::High, 10, 100)));
+}
+
+#[test]
 fn an_archive_keeps_every_record_on_disk_alone_sends_none_and_ends_at_once() {
     let mut engine = Pipeline::new(config(BufferMode::Archive, &["only"]), None);
     put(&mut engine, Class::High, 100);
