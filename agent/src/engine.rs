@@ -115,6 +115,7 @@ pub(crate) mod tests {
                 max_age: None,
                 soft_percent: 100,
                 tenants_max: 0,
+                replay_seed: 0,
                 classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
                 destinations: vec![DestinationConfig {
                     name: "backend".into(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use pipeline::{Books, DestinationBook, DestinationCell, InputCell, KernelBook};
+use pipeline::{Books, DestinationBook, DestinationCell, Gauges, InputCell, KernelBook};
 use serde::Serialize;
 use vocabulary::{Class, DropReason, LossReason, RefuseReason, Signal};
 
@@ -46,6 +46,8 @@ struct InputRow {
 struct DestinationRows<'a> {
     name: &'a str,
     attempts: u64,
+    /// The rate at which its backlog is sent beside live traffic, while there is one.
+    replay_bytes_per_second: Option<u64>,
     cells: Vec<DestinationRow>,
 }
 
@@ -109,7 +111,7 @@ impl<'a> LedgerPage<'a> {
             ledger_id: &started.ledger_id,
             previous_end: &started.previous_end,
             inputs: cells(inputs).filter_map(|(signal, class, cell)| input_row(signal, class, cell)).collect(),
-            destinations: destinations.iter().map(destination_rows).collect(),
+            destinations: destinations.iter().map(|book| destination_rows(book, gauges)).collect(),
             kernel: kernel_row(kernel),
             requests_refused: refused(requests_refused),
             crash_volatile_bounds: [*lower, *upper],
@@ -154,7 +156,8 @@ fn input_row(signal: Signal, class: Class, cell: &InputCell) -> Option<InputRow>
     })
 }
 
-fn destination_rows(book: &DestinationBook) -> DestinationRows<'_> {
+fn destination_rows<'a>(book: &'a DestinationBook, gauges: &Gauges) -> DestinationRows<'a> {
+    let replay = gauges.destinations.iter().find(|each| each.name == book.name).and_then(|each| each.replay_bytes_per_second);
     let row = |(signal, class, cell): (Signal, Class, &DestinationCell)| {
         (*cell != DestinationCell::default()).then(|| DestinationRow {
             signal: signal.name(),
@@ -171,7 +174,12 @@ fn destination_rows(book: &DestinationBook) -> DestinationRows<'_> {
             },
         })
     };
-    DestinationRows { name: &book.name, attempts: book.attempts, cells: cells(&book.cells).filter_map(row).collect() }
+    DestinationRows {
+        name: &book.name,
+        attempts: book.attempts,
+        replay_bytes_per_second: replay,
+        cells: cells(&book.cells).filter_map(row).collect(),
+    }
 }
 
 fn kernel_row(book: &KernelBook) -> KernelRow {

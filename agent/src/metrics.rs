@@ -176,6 +176,15 @@ fn destinations(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
         }
         Ok(())
     })?;
+    gauge(
+        encoder,
+        "destination_replay_bytes_per_second",
+        "Rate at which a backlog is sent beside live traffic, while there is one",
+        |family| {
+            let rates = snapshot.gauges.destinations.iter().filter_map(|each| Some((&each.name, each.replay_bytes_per_second?)));
+            rates.into_iter().try_for_each(|(name, rate)| family.gauge(&[("destination", name)], rate))
+        },
+    )?;
     gauge(encoder, "held_items", "Items a destination has yet to settle, by state", |family| {
         for book in books {
             for (signal, class, cell) in cells(&book.cells).filter(|(_, _, cell)| cell.routed > 0) {

@@ -1,5 +1,6 @@
 //! The process from start to end: what is built in which order, and what is stopped in which.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -76,9 +77,10 @@ pub(crate) fn start(file: Option<&Path>) -> anyhow::Result<()> {
 }
 
 /// Returns how long what hangs in the runtime may yet be waited for.
-async fn run(settings: Settings, file: Option<&Path>) -> anyhow::Result<Duration> {
+async fn run(mut settings: Settings, file: Option<&Path>) -> anyhow::Result<Duration> {
     let mut signals = Signals::install().context("cannot listen for signals")?;
     let place = Place::from_environment();
+    settings.pipeline.replay_seed = place.seed();
     let board = Arc::new(Board::new(settings.pipeline.destinations.iter().map(|destination| destination.name.clone())));
     let mut services = JoinSet::new();
     let (address, shown) = (settings.document.admin_listen.clone(), board.clone());
@@ -363,6 +365,13 @@ impl Place {
             node: read("FOREBAY_NODE_NAME"),
             config_hash: read("FOREBAY_CONFIG_HASH").unwrap_or_default(),
         }
+    }
+
+    /// A number that differs from agent to agent, and stays where the agent stays.
+    fn seed(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.host(), &self.namespace, &self.pod).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// What a locked buffer shows as its owner.

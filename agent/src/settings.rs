@@ -123,6 +123,8 @@ impl Settings {
             classes,
             destinations,
             tenants_max: document.tenants.as_ref().map_or(0, |tenants| usize::try_from(tenants.max).unwrap_or(usize::MAX)),
+            // The document is the same for a whole fleet; who starts knows its place.
+            replay_seed: 0,
         };
         let retention = retention(buffer.disk.as_ref())?;
         Ok(Self { document, pipeline, targets, retention })

@@ -103,6 +103,8 @@ pub struct Config {
     pub destinations: Vec<DestinationConfig>,
     /// Most tenants that are told apart by name, up to 256; 0 means that nobody is refused for what he holds.
     pub tenants_max: usize,
+    /// Another for each agent of a fleet: when the replays after an outage begin is drawn from it.
+    pub replay_seed: u64,
 }
 
 impl Config {

@@ -8,14 +8,16 @@ use std::time::Duration;
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
 
 use crate::engine::{Entry, Lane};
+use crate::governor::Governor;
 use crate::lanes::{Head, Turns};
 use crate::moves::{Rest as Remains, Settlement};
 use crate::per_class::PerClass;
 use crate::poison::Answer;
 use crate::quarantine::FoundBad;
+use crate::queue::{Part, Queue};
 use crate::sorted::SortedMap;
 use crate::suspects::Suspects;
-use crate::{Circuit, Config, DestinationConfig, DestinationGauge, IdRanges, Progress, RecordId, RetryPolicy, jitter};
+use crate::{Circuit, Config, DestinationConfig, DestinationGauge, Progress, RecordId, RetryPolicy, jitter};
 
 /// Shortest pause after a failure: full jitter may draw nearly zero, which would be no pause at all.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -27,18 +29,12 @@ const REST_MIN: Duration = Duration::from_secs(1);
 const FAULTS_MAX: u32 = 8;
 /// Times the shell may break over one record: a second time is no accident.
 const PANICS_MAX: u32 = 2;
+/// An outage shorter than this leaves no more than a destination takes within moments, and no backlog.
+const OUTAGE_MIN: Duration = Duration::from_secs(5);
+/// Replays after an outage begin within this time, so that those of a fleet do not come at once.
+pub const REPLAY_SPREAD: Duration = Duration::from_secs(5);
 /// Unexplained failures of a record, each with a success of others since the one before, at which the record is to blame.
 const DOUBTS_MAX: u32 = 4;
-
-/// What waits in one class. Everything from `cursor` up that is unsettled here waits, and so does what stands in `behind`.
-#[derive(Debug, Default)]
-pub(crate) struct Queue {
-    cursor: u64,
-    /// Sequences below the cursor that wait, with the tries they had: failed sends, and records stored out of order.
-    behind: BTreeMap<u64, Tries>,
-    /// Ids this destination needs no more.
-    pub(crate) settled: IdRanges,
-}
 
 /// How often a record was handed out, and how many of those times the agent could not read it back.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,8 +57,11 @@ const PLACE_BYTES: u32 = 256 << 10;
 pub(crate) struct Flight {
     /// This one included.
     tries: Tries,
+    /// When the record was accepted.
+    arrived: Duration,
     sent_at: Duration,
     places: u32,
+    is_replay: bool,
 }
 
 impl Flight {
@@ -112,8 +111,9 @@ pub(crate) struct Destination {
     pub(crate) queues: PerClass<Queue>,
     turns: Turns,
     in_flight: PerClass<SortedMap<Flight>>,
-    /// Places of the window that those take.
+    /// Places of the window that those take, and that those of the backlog do.
     places: u32,
+    replay_places: u32,
     /// Records that wait by themselves, and when each may be tried again.
     resting: BTreeMap<RecordId, Rest>,
     rests: BTreeSet<(Duration, RecordId)>,
@@ -128,6 +128,13 @@ pub(crate) struct Destination {
     /// Items held in memory alone, by signal and class; what a crash would take.
     pub(crate) volatile: [[u64; Class::COUNT]; Signal::COUNT],
     health: Health,
+    /// Since when it fails, or since when it does not.
+    health_since: Duration,
+    governor: Governor,
+    /// How long after an outage the replay begins.
+    replay_delay: Duration,
+    /// When the backlog is to be looked at again, because only time holds it back.
+    replay_at: Option<Duration>,
     /// Records it took.
     taken: u64,
     /// Until when the destination asked to be left alone. A success does not shorten it: it may answer an older send.
@@ -147,6 +154,7 @@ impl Destination {
             turns: Turns::new(&whole.classes),
             in_flight: PerClass::default(),
             places: 0,
+            replay_places: 0,
             resting: BTreeMap::new(),
             rests: BTreeSet::new(),
             suspects: Suspects::default(),
@@ -155,6 +163,10 @@ impl Destination {
             landed: 0,
             volatile: Default::default(),
             health: Health::Closed,
+            health_since: Duration::ZERO,
+            governor: Governor::default(),
+            replay_delay: jitter::between(Duration::ZERO, REPLAY_SPREAD, whole.replay_seed ^ jitter::hash_text(&config.name)),
+            replay_at: None,
             taken: 0,
             asked_until: None,
             pauses: jitter::hash_text(&config.name),
@@ -168,48 +180,86 @@ impl Destination {
     /// A record is there to be sent.
     pub(crate) fn enqueue(&mut self, id: RecordId) {
         self.waiting += 1;
-        let queue = &mut self.queues[id.class];
-        if id.sequence < queue.cursor {
-            queue.behind.insert(id.sequence, Tries::default());
-        }
+        self.queues[id.class].enqueue(id.sequence);
     }
 
-    /// Chooses what to send next and puts it on its way.
-    pub(crate) fn choose<'l>(&mut self, now: Duration, lanes: &'l PerClass<Lane>) -> Option<Chosen<'l>> {
+    /// Chooses what to send next and puts it on its way. While the engine ends, nothing is held back.
+    pub(crate) fn choose<'l>(&mut self, now: Duration, lanes: &'l PerClass<Lane>, is_ending: bool) -> Option<Chosen<'l>> {
         self.end_rests(now);
+        self.replay_at = None;
         if self.waiting == 0 || !self.has_room() || !self.end_pause(now) {
             return None;
         }
         let others_wait = self.waiting > self.suspects.waiting();
         if let Some((id, tries, items)) = self.suspects.choose(others_wait) {
             let entry = lanes[id.class].entries.get(&id.sequence)?;
-            return Some(self.hand_out(now, id, entry, tries, Some(items)));
+            return Some(self.hand_out(now, id, entry, tries, false, Some(items)));
         }
         if !others_wait {
             return None;
         }
         // Of a destination that fails, every other probe is a fresh record, so that one record it chokes on cannot stop the rest.
         let fresh_first = self.failures() % 2 == 1;
+        let may_replay = self.may_replay(now, lanes, is_ending);
         let mut candidates = PerClass([None; Class::COUNT]);
         let mut heads = PerClass([None; Class::COUNT]);
         for class in Class::ALL {
-            let lane = &lanes[class];
-            let Some((sequence, tries, entry)) = self.queues[class].head(lane, self.bit, fresh_first) else { continue };
-            candidates[class] = Some((sequence, tries, entry));
+            let (queue, lane) = (&mut self.queues[class], &lanes[class]);
+            let backlog = if may_replay { queue.oldest(lane, self.bit, Part::Backlog, fresh_first) } else { None };
+            let is_replay = backlog.is_some();
+            let Some((sequence, tries, entry)) = backlog.or_else(|| queue.oldest(lane, self.bit, Part::Live, fresh_first)) else {
+                continue;
+            };
+            candidates[class] = Some((sequence, tries, entry, is_replay));
             heads[class] = Some(Head { bytes: u64::from(entry.bytes), age: now.saturating_sub(entry.arrived) });
         }
         let class = self.turns.pick(&heads)?;
-        let (sequence, tries, entry) = candidates[class]?;
+        let (sequence, tries, entry, is_replay) = candidates[class]?;
         self.queues[class].leave(sequence);
-        Some(self.hand_out(now, RecordId { class, sequence }, entry, tries, None))
+        if is_replay {
+            self.governor.note_replayed(now, u64::from(entry.bytes));
+        } else {
+            self.governor.note_live(now);
+        }
+        Some(self.hand_out(now, RecordId { class, sequence }, entry, tries, is_replay, None))
     }
 
-    fn hand_out<'l>(&mut self, now: Duration, id: RecordId, entry: &'l Entry, tries: Tries, items: Option<Range<u32>>) -> Chosen<'l> {
+    /// Whether the backlog, if there is one, is served before what is live in its class.
+    fn may_replay(&mut self, now: Duration, lanes: &PerClass<Lane>, is_ending: bool) -> bool {
+        let bit = self.bit;
+        let mut has = |part| Class::ALL.into_iter().any(|class| self.queues[class].oldest(&lanes[class], bit, part, false).is_some());
+        if !has(Part::Backlog) {
+            return false;
+        }
+        if has(Part::Live) {
+            self.governor.note_live(now);
+        }
+        // A destination that fails is probed with the oldest.
+        if is_ending || self.is_failing() {
+            return true;
+        }
+        let due_at = self.governor.due_at();
+        self.replay_at = Some(due_at).filter(|&at| at > now);
+        // Beside live traffic half of the window is left to it.
+        due_at <= now && (self.governor.is_free(now) || self.replay_places < (self.window / 2).max(1))
+    }
+
+    fn hand_out<'l>(
+        &mut self,
+        now: Duration,
+        id: RecordId,
+        entry: &'l Entry,
+        tries: Tries,
+        is_replay: bool,
+        items: Option<Range<u32>>,
+    ) -> Chosen<'l> {
         self.waiting -= 1;
         let places = entry.bytes.div_ceil(PLACE_BYTES).max(1);
         let handed_out = tries.handed_out.saturating_add(1);
         self.places += places;
-        self.in_flight[id.class].insert(id.sequence, Flight { tries: Tries { handed_out, ..tries }, sent_at: now, places });
+        self.replay_places += if is_replay { places } else { 0 };
+        let flight = Flight { tries: Tries { handed_out, ..tries }, arrived: entry.arrived, sent_at: now, places, is_replay };
+        self.in_flight[id.class].insert(id.sequence, flight);
         Chosen { id, entry, tries: tries.handed_out, items }
     }
 
@@ -218,6 +268,7 @@ impl Destination {
         self.suspects.land(id);
         let flight = self.in_flight[id.class].remove(&id.sequence)?;
         self.places -= flight.places;
+        self.replay_places -= if flight.is_replay { flight.places } else { 0 };
         Some(flight)
     }
 
@@ -294,9 +345,38 @@ impl Destination {
         }
     }
 
-    /// The destination answered: it is well, whatever it thought of the record.
-    pub(crate) fn note_alive(&mut self) {
-        self.health = Health::Closed;
+    /// The destination answered: it is well, whatever it thought of the record. What waited through an outage is backlog.
+    pub(crate) fn note_alive(&mut self, now: Duration, flight: &Flight, lanes: &PerClass<Lane>) {
+        if !self.is_failing() {
+            // What waited for the destination to recover, or was tried before, says nothing of how it does.
+            if flight.tries.handed_out == 1 && !flight.is_replay {
+                self.governor.note_answer(now, now.saturating_sub(flight.arrived.max(self.health_since)), self.is_replaying());
+            }
+            return;
+        }
+        let failed_for = now.saturating_sub(self.health_since);
+        (self.health, self.health_since) = (Health::Closed, now);
+        if failed_for >= OUTAGE_MIN {
+            self.begin_replay(now + self.replay_delay, lanes);
+        }
+    }
+
+    /// What waits has waited for the destination, or for the agent: it is backlog, sent from this instant on. A replay that is not over
+    /// goes on as it is.
+    pub(crate) fn begin_replay(&mut self, at: Duration, lanes: &PerClass<Lane>) {
+        if self.waiting == 0 {
+            return;
+        }
+        if !self.is_replaying() {
+            self.governor.begin(at);
+        }
+        for (class, lane) in lanes.iter() {
+            self.queues[class].divide(lane.next_sequence);
+        }
+    }
+
+    fn is_replaying(&self) -> bool {
+        self.waiting > 0 && self.queues.iter().any(|(_, queue)| queue.is_divided())
     }
 
     /// The destination took a record.
@@ -307,6 +387,10 @@ impl Destination {
     /// The destination could not take a record: it is left alone for a while. Failures of one volley count once.
     pub(crate) fn note_failure(&mut self, now: Duration, flight: Flight, after: Option<Duration>) {
         self.asked_until = self.asked_until.max(after.map(|asked| now + asked.min(SERVER_PAUSE_MAX)));
+        self.governor.note_jam(now);
+        if !self.is_failing() {
+            self.health_since = now;
+        }
         let failures = match self.health {
             Health::Open { since, .. } | Health::HalfOpen { since, .. } if flight.sent_at < since => return,
             Health::Closed => 1,
@@ -349,7 +433,7 @@ impl Destination {
         }
         self.waiting += 1;
         if !self.suspects.wait(id, tries) {
-            self.queues[id.class].behind.insert(id.sequence, tries);
+            self.queues[id.class].put_back(id.sequence, tries);
         }
     }
 
@@ -384,7 +468,7 @@ impl Destination {
             // It waits for the shell, not for its turn.
         } else if self.land(id).is_none() {
             if !self.suspects.forget(id) {
-                self.queues[id.class].behind.remove(&id.sequence);
+                self.queues[id.class].forget(id.sequence);
             }
             self.waiting = self.waiting.saturating_sub(1);
         }
@@ -406,7 +490,7 @@ impl Destination {
     /// Whether the record was handed out before, and waits.
     pub(crate) fn is_retrying(&self, id: RecordId) -> bool {
         let is_alone = self.resting.contains_key(&id) || self.is_searched(id);
-        is_alone || self.queues[id.class].behind.get(&id.sequence).is_some_and(|tries| tries.handed_out > 0)
+        is_alone || self.queues[id.class].tries(id.sequence).is_some_and(|tries| tries.handed_out > 0)
     }
 
     pub(crate) const fn is_failing(&self) -> bool {
@@ -433,7 +517,7 @@ impl Destination {
         }
         let pause = self.pause_until().filter(|_| self.waiting > 0);
         let rest = self.rests.first().map(|&(until, _)| self.pause_until().map_or(until, |pause| until.max(pause)));
-        [pause, rest].into_iter().flatten().min()
+        [pause, rest, self.replay_at].into_iter().flatten().min()
     }
 
     /// Nothing is sent before this instant; cleared by the first poll that may send again.
@@ -482,26 +566,7 @@ impl Destination {
             backing_off_until,
             consecutive_failures: self.failures(),
             disk_bytes,
-        }
-    }
-}
-
-impl Queue {
-    /// The oldest record that waits: behind the cursor first, unless fresh ones are asked for.
-    fn head<'l>(&mut self, lane: &'l Lane, bit: u16, fresh_first: bool) -> Option<(u64, Tries, &'l Entry)> {
-        let fresh = lane.entries.first_from(&self.cursor, |entry| entry.unsettled & bit != 0);
-        self.cursor = fresh.map_or(lane.next_sequence, |(sequence, _)| sequence);
-        let fresh = fresh.map(|(sequence, entry)| (sequence, Tries::default(), entry));
-        let behind = || {
-            let (&sequence, &tries) = self.behind.first_key_value()?;
-            Some((sequence, tries, lane.entries.get(&sequence)?))
-        };
-        if fresh_first { fresh.or_else(behind) } else { behind().or(fresh) }
-    }
-
-    fn leave(&mut self, sequence: u64) {
-        if self.behind.remove(&sequence).is_none() {
-            self.cursor = sequence + 1;
+            replay_bytes_per_second: self.is_replaying().then(|| self.governor.rate()),
         }
     }
 }

@@ -284,6 +284,8 @@ pub struct DestinationGauge {
     pub consecutive_failures: u32,
     /// What records it has yet to settle take on disk, in bytes, headers and reserved ones included.
     pub disk_bytes: u64,
+    /// The rate at which its backlog is sent beside live traffic; none without a backlog.
+    pub replay_bytes_per_second: Option<u64>,
 }
 
 /// What one tenant holds at this instant.

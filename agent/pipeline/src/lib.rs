@@ -70,6 +70,10 @@
 //! - With a disk the bad items are copied out (`poll_set_aside`) before the record settles, and are held as quarantined, which blocks
 //!   no drain and pins nothing. A crash between the copy and the checkpoint costs nothing: the file settles the record.
 //! - A record that the shell's own code breaks over twice is kept from breaking it again: it is set aside as `Undecodable`.
+//! - What waited through an outage of 5 s or more, or through a start, is backlog, and what came in since is live. Within a class the two
+//!   are told apart, and between classes the lanes decide: a backlog is sent beside live traffic at the pace that `governor` states, in at
+//!   most half of the window, and freely without live traffic or while the engine ends. After an outage it begins within
+//!   `REPLAY_SPREAD`, at an instant drawn from `Config::replay_seed`.
 //! - A server's pause, at most `SERVER_PAUSE_MAX`, is kept whatever else the destination answers meanwhile.
 //! - A record that the final flush synced and no checkpoint followed is taken for a new one at the next start, unless some
 //!   destination had settled it: it is counted once more as received, within those bounds.
@@ -84,6 +88,7 @@ mod engine;
 mod eviction;
 mod exchange;
 mod expiry;
+mod governor;
 mod intake;
 mod jitter;
 mod lanes;
@@ -93,6 +98,7 @@ mod moves;
 mod per_class;
 mod poison;
 mod quarantine;
+mod queue;
 mod ranges;
 mod record;
 mod recovery;
@@ -104,11 +110,12 @@ mod space;
 mod standing;
 mod suspects;
 mod tenants;
+mod usual;
 
 pub use books::{Books, Broken, DestinationBook, DestinationCell, Held, InputCell, KernelBook};
 pub use checkpoint::CHECKPOINT_RANGES_MAX;
 pub use config::{BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, RetryPolicy};
-pub use dispatch::SERVER_PAUSE_MAX;
+pub use dispatch::{REPLAY_SPREAD, SERVER_PAUSE_MAX};
 pub use engine::Pipeline;
 pub use exchange::{
     Admission, Checkpoint, Circuit, DestinationGauge, Gauges, Origin, Outcome, Part, Persist, Phase, Progress, Recovered, Refusal, Request,

@@ -67,6 +67,9 @@ impl Pipeline {
             lane.next_sequence = next.get(class.index()).copied().unwrap_or(1);
         }
         self.settle_gaps();
+        for destination in &mut self.destinations {
+            destination.begin_replay(self.now, &self.lanes);
+        }
         self.published = self.books.clone();
         // Published with the next checkpoint only: a start after another crash may find room, and evict less.
         self.evict_excess();

@@ -18,7 +18,8 @@ impl Pipeline {
             return None;
         }
         let index = usize::from(destination.0);
-        let Chosen { id, entry, tries, items } = self.destinations.get_mut(index)?.choose(self.now, &self.lanes)?;
+        let is_ending = self.lifecycle.phase() != Phase::Running;
+        let Chosen { id, entry, tries, items } = self.destinations.get_mut(index)?.choose(self.now, &self.lanes, is_ending)?;
         let book = self.books.destinations.get_mut(index)?;
         let from = if tries > 0 { HeldState::WaitingRetry } else { entry.waiting_state() };
         book.shift(entry.signal, &entry.counts, from, HeldState::InFlight);
@@ -101,7 +102,7 @@ impl Pipeline {
     fn answered(&mut self, index: usize, id: RecordId, flight: Flight, answer: Answer) {
         let Some(state) = self.destinations.get_mut(index) else { return };
         if answer != Answer::Undecodable {
-            state.note_alive();
+            state.note_alive(self.now, &flight, &self.lanes);
         }
         if let Answer::Taken { rejected, .. } = answer {
             state.note_taken();

@@ -112,6 +112,7 @@ mod tests {
             max_age: None,
             soft_percent: 100,
             tenants_max: 0,
+            replay_seed: 0,
             classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
             destinations: destinations.iter().map(named).collect(),
         }

@@ -42,6 +42,7 @@ fn config(mode: BufferMode) -> Config {
         max_age: Some(Duration::from_millis(MAX_AGE)),
         soft_percent: 100,
         tenants_max: 0,
+        replay_seed: 0,
         classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
         destinations: vec![destination("one"), destination("two")],
     }

@@ -48,6 +48,7 @@ impl Flow {
             max_age: None,
             soft_percent: 90,
             tenants_max: TENANTS.len(),
+            replay_seed: 0,
             classes: [8, 4, 2, 1].map(|weight| ClassPolicy { weight, reserved_percent: 10 }),
             destinations: vec![destination("primary"), destination("archive")],
         };

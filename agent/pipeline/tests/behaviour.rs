@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pipeline::{
     BufferMode, Circuit, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, LIMIT_DWELL, MemoryLimits, OnFull, Origin,
-    Outcome, Part, Phase, Pipeline, RecordId, Recovered, Refusal, Request, RetryPolicy, Stored, Verdict,
+    Outcome, Part, Phase, Pipeline, REPLAY_SPREAD, RecordId, Recovered, Refusal, Request, RetryPolicy, Stored, Verdict,
 };
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
@@ -34,6 +34,7 @@ fn config(mode: BufferMode, destinations: &[&str]) -> Config {
         max_age: None,
         soft_percent: 90,
         tenants_max: 0,
+        replay_seed: 0,
         classes: [(8, 10), (4, 10), (2, 0), (1, 0)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
         destinations: destinations.iter().map(destination).collect(),
     }
@@ -329,7 +330,10 @@ fn a_server_s_pause_is_honoured_and_the_timeout_names_its_end() {
     assert_eq!(engine.poll_send(seconds(9), FIRST), None, "one probe at a time");
     assert_eq!(engine.poll_timeout(), None);
     engine.handle_outcome(seconds(9), FIRST, probe.id, Outcome::Delivered);
-    let next = engine.poll_send(seconds(9), FIRST).unwrap();
+    assert_eq!(engine.poll_send(seconds(9), FIRST), None, "what waited that long is backlog");
+    let begins = engine.poll_timeout().unwrap();
+    assert!(begins <= seconds(9) + REPLAY_SPREAD);
+    let next = engine.poll_send(begins, FIRST).unwrap();
     assert_eq!((next.id, next.attempt), (first.id, 2), "it kept its place");
 }
 
@@ -369,8 +373,10 @@ fn an_unexplained_failure_is_the_destination_s_until_it_takes_others_between_fou
         put(&mut engine, Class::Normal, 10);
     }
     for _ in 0..60 {
-        now = engine.poll_timeout().unwrap_or(now);
-        let Some(send) = engine.poll_send(now, FIRST) else { break };
+        let Some(send) = engine.poll_send(now, FIRST) else {
+            now = engine.poll_timeout().unwrap_or(now);
+            continue;
+        };
         engine.handle_outcome(now, FIRST, send.id, if send.id == chokes_on { Outcome::Failed } else { Outcome::Delivered });
     }
     assert_eq!((dropped(&engine, 0, DropReason::Rejected), delivered(&engine, 0)), (10, 200));

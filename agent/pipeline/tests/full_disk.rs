@@ -37,6 +37,7 @@ fn engine(on_full: OnFull, dead: Delivery) -> Pipeline {
         max_age: None,
         soft_percent: 100,
         tenants_max: 0,
+        replay_seed: 0,
         classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
         destinations: vec![destination("dead", dead), destination("alive", Delivery::Required)],
     };

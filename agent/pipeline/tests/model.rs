@@ -139,6 +139,7 @@ fn config(mode: BufferMode, policy: Policy) -> Config {
         max_age: None,
         soft_percent: 90,
         tenants_max: 0,
+        replay_seed: 0,
         classes: [(8, 10), (4, 10), (2, 0), (1, 5)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
         destinations: vec![destination("all", Vec::new(), policy.delivery[0]), destination("logs", vec![Signal::Logs], policy.delivery[1])],
     }

@@ -32,6 +32,7 @@ fn engine_with(mode: BufferMode, window: usize) -> Pipeline {
         on_full: OnFull::RefuseIntake,
         max_age: None,
         tenants_max: 0,
+        replay_seed: 0,
         soft_percent: 100,
         classes: [(8, 0), (4, 0), (2, 0), (1, 0)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
         destinations: vec![destination],

@@ -33,6 +33,7 @@ fn engine(mode: BufferMode, tenants_max: usize) -> Pipeline {
             delivery: Delivery::Required,
         }],
         tenants_max,
+        replay_seed: 0,
     };
     Pipeline::new(config, None)
 }

@@ -68,6 +68,7 @@ sometimes! {
     QuarantineFailed = "what a destination finds bad could not be copied out for a while",
     KilledAfterCopy = "the process ended between the copy and the engine's knowing of it",
     FoundCopied = "a record was settled at a start because its copy was there",
+    Replaying = "a destination answered while its backlog was replayed",
     Panicked = "the sender broke over a record",
     DeliveredInSlices = "a record that its destination rejected was delivered but for some items",
     PeerTooLarge = "a destination found a record too large",

@@ -67,7 +67,8 @@ impl World {
         }
         let arrival = Arrival { life, flight, destination, signal: send.signal, body };
         let broken = Outcome::Retry { after: None };
-        let way = self.chance.millis(0, 30);
+        let others = self.process.iter().flat_map(|process| process.flights.values()).filter(|flight| flight.destination == destination);
+        let way = self.chance.millis(0, 30) + self.plan.load * others.count() as u32;
         match self.moods[destination] {
             Mood::Dead => {
                 self.coverage.note(Sometimes::PeerDead);
@@ -197,6 +198,9 @@ impl World {
         let Some(process) = &mut self.process else { return };
         let Some(Flight { destination, id, slice }) = process.flights.remove(&flight) else { return };
         let index = DestinationIndex(destination as u8);
+        if process.pipeline.gauges().destinations[destination].replay_bytes_per_second.is_some() {
+            self.coverage.note(Sometimes::Replaying);
+        }
         let in_flight = |pipeline: &Pipeline| pipeline.gauges().destinations[destination].in_flight;
         let (on_its_way, rejected) = (in_flight(&process.pipeline), dropped(&process.pipeline, DropReason::Rejected));
         match slice {

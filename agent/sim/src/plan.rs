@@ -59,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) disk_full_spells: u64,
     /// Whether the agent's own code breaks over some of what it is to send.
     pub(crate) sender_breaks: bool,
+    /// How much later a record arrives for each that is on its way to the same destination.
+    pub(crate) load: Duration,
     /// Most records and jobs of one group of the storage thread, and most that wait for it.
     pub(crate) group_max: usize,
     pub(crate) storage_queue_max: usize,
@@ -110,6 +112,7 @@ impl Plan {
             ends: chance.below(6),
             disk_full_spells: chance.below(3),
             sender_breaks: chance.percent(25),
+            load: chance.one_of(&[Duration::ZERO, Duration::from_millis(3), Duration::from_millis(40)]),
             group_max: chance.one_of(&[1, 4, 64]),
             storage_queue_max: chance.one_of(&[2, 8, 64]),
         }
@@ -140,5 +143,6 @@ fn draw_config(chance: &mut Chance, mode: BufferMode, destinations: u64) -> Conf
         classes: Class::ALL.map(|_| ClassPolicy { weight: chance.between(1, 20) as u32, reserved_percent: chance.one_of(&[0, 0, 5, 20]) }),
         destinations: (0..destinations).map(|index| destination(chance, index)).collect(),
         tenants_max: chance.one_of(&[0, 0, 2]),
+        replay_seed: chance.below(u64::MAX),
     }
 }

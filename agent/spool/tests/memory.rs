@@ -29,6 +29,7 @@ fn a_log_that_every_class_has_written_to_takes_less_than_a_mebibyte_once_it_is_i
         max_age: None,
         soft_percent: 100,
         tenants_max: 0,
+        replay_seed: 0,
         classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
         destinations: Vec::new(),
     };
