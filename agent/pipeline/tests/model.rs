@@ -256,7 +256,9 @@ impl World {
                 self.flushed.extend(records.iter().map(|record| record.id));
                 self.pending.extend(records);
             }
-            Step::SetAside { copied, is_told } => self.set_aside(copied, is_told),
+            Step::SetAside { copied, is_told } => {
+                self.set_aside(copied, is_told);
+            }
             Step::TakeOut { nth, is_replayed } => self.take_out(nth, is_replayed),
             _ => {}
         }
@@ -399,8 +401,9 @@ impl World {
         assert!(send.items.is_some() || !is_final, "{:?} is held after {outcome:?}", send.id);
     }
 
-    fn set_aside(&mut self, copied: Copied, is_told: bool) {
-        let Some(aside) = self.engine.poll_set_aside(self.now) else { return };
+    /// Whether there was anything to be copied out.
+    fn set_aside(&mut self, copied: Copied, is_told: bool) -> bool {
+        let Some(aside) = self.engine.poll_set_aside(self.now) else { return false };
         assert!(self.mode != BufferMode::Memory, "there is no disk to copy to");
         assert!(aside.body.is_some() || self.disk.contains_key(&aside.id), "to be read from a disk that has it not");
         let destination = usize::from(aside.destination.0);
@@ -410,13 +413,15 @@ impl World {
             self.quarantine.insert((destination, aside.id), file);
         }
         if !is_told {
-            return self.crash();
+            self.crash();
+            return true;
         }
         let is_held = self.engine.handle_set_aside(self.now, aside.destination, aside.id, copied);
         assert_eq!(is_held, copied == Copied::Stored);
         if !self.engine.is_unsettled(aside.destination, aside.id) {
             self.settled.insert((destination, aside.id));
         }
+        true
     }
 
     fn take_out(&mut self, nth: usize, is_replayed: bool) {
@@ -589,7 +594,7 @@ impl World {
                     self.answer(destination, send, Outcome::Delivered);
                 }
             }
-            self.set_aside(Copied::Stored, true);
+            is_idle &= !self.set_aside(Copied::Stored, true);
             self.verify();
             if is_idle {
                 let Some(wake) = self.engine.poll_timeout() else { break };
