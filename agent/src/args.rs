@@ -17,7 +17,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run until SIGTERM. Without a file: OTLP/gRPC on 127.0.0.1:4317, a buffer in ./forebay-data, and a line per request on the terminal.
+    /// Run until SIGTERM; a changed document is applied within two seconds, or at SIGHUP. Without a file: OTLP/gRPC on 127.0.0.1:4317, a buffer in ./forebay-data, and a line per request on the terminal.
     Run {
         /// The configuration document (YAML).
         #[arg(long, value_name = "FILE")]

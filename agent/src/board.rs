@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use outputs::{Attempt, Condition};
-use pipeline::DestinationIndex;
 
 use crate::engine::{Engine, unix_ms};
 use crate::receipt::PreviousEnd;
@@ -19,10 +18,13 @@ pub(crate) struct Board {
     /// Why the agent is not ready, by part.
     blockers: Mutex<BTreeMap<&'static str, String>>,
     sources: Mutex<BTreeMap<String, Source>>,
-    destinations: Vec<Mutex<Destination>>,
+    /// By name, the configured ones.
+    destinations: Mutex<BTreeMap<String, Destination>>,
     config_error: Mutex<Option<String>>,
     /// Panics, by the stage they ended.
     panics: Mutex<BTreeMap<&'static str, u64>>,
+    /// Changed documents, by what became of them.
+    reloads: [AtomicU64; Reload::ALL.len()],
     /// The process was told to end.
     pub(crate) draining: AtomicBool,
     /// The disk failed and is not used.
@@ -45,6 +47,30 @@ pub(crate) struct QuarantineGauges {
     pub(crate) files: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) bytes_max: AtomicU64,
+}
+
+/// What became of a changed document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reload {
+    /// It runs.
+    Applied,
+    /// It is wrong.
+    Invalid,
+    /// It changes what a running process cannot.
+    NeedsRestart,
+}
+
+impl Reload {
+    pub(crate) const ALL: [Self; 3] = [Self::Applied, Self::Invalid, Self::NeedsRestart];
+
+    /// Its name in metrics.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Invalid => "invalid",
+            Self::NeedsRestart => "needs_restart",
+        }
+    }
 }
 
 /// What exists from the moment the buffer is open.
@@ -75,7 +101,6 @@ pub(crate) struct Source {
 /// State of one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Destination {
-    pub(crate) name: String,
     pub(crate) condition: Condition,
     pub(crate) last_error: String,
     pub(crate) consecutive_failures: u64,
@@ -84,20 +109,14 @@ pub(crate) struct Destination {
 }
 
 impl Board {
-    pub(crate) fn new(destinations: impl Iterator<Item = String>) -> Self {
-        let unseen = |name| Destination {
-            name,
-            condition: Condition::Reachable,
-            last_error: String::new(),
-            consecutive_failures: 0,
-            last_success_unix_ms: 0,
-        };
+    pub(crate) fn new() -> Self {
         Self {
             blockers: Mutex::default(),
             sources: Mutex::default(),
-            destinations: destinations.map(|name| Mutex::new(unseen(name))).collect(),
+            destinations: Mutex::default(),
             config_error: Mutex::default(),
             panics: Mutex::default(),
+            reloads: Default::default(),
             draining: AtomicBool::new(false),
             disk_failed: AtomicBool::new(false),
             damaged_records: AtomicU64::new(0),
@@ -164,10 +183,22 @@ impl Board {
         lock(&self.sources).clone()
     }
 
-    /// Notes what an attempt showed of its destination. Logged when the condition changes.
-    pub(crate) fn saw_attempt(&self, destination: DestinationIndex, attempt: &Attempt) {
-        let Some(state) = self.destinations.get(usize::from(destination.0)) else { return };
-        let mut state = lock(state);
+    /// Nothing was seen of a destination yet; of one that moved, or came.
+    pub(crate) fn expect_destination(&self, name: &str) {
+        let unseen =
+            Destination { condition: Condition::Reachable, last_error: String::new(), consecutive_failures: 0, last_success_unix_ms: 0 };
+        lock(&self.destinations).insert(name.to_owned(), unseen);
+    }
+
+    /// A destination is configured no more.
+    pub(crate) fn forget_destination(&self, name: &str) {
+        lock(&self.destinations).remove(name);
+    }
+
+    /// Notes what an attempt showed of its destination, unless it was removed meanwhile. Logged when the condition changes.
+    pub(crate) fn saw_attempt(&self, destination: &str, attempt: &Attempt) {
+        let mut destinations = lock(&self.destinations);
+        let Some(state) = destinations.get_mut(destination) else { return };
         let before = state.condition;
         state.condition = attempt.condition;
         match attempt.condition {
@@ -178,7 +209,7 @@ impl Board {
             _ => state.consecutive_failures += 1,
         }
         if attempt.condition == Condition::Reachable && !attempt.error.is_empty() && state.last_error != attempt.error {
-            tracing::warn!(destination = state.name, warning = attempt.error, "the destination took a record");
+            tracing::warn!(destination, warning = attempt.error, "the destination took a record");
         }
         if !attempt.error.is_empty() {
             state.last_error.clone_from(&attempt.error);
@@ -186,17 +217,27 @@ impl Board {
         if before == attempt.condition {
             return;
         }
-        let name = state.name.as_str();
         match attempt.condition {
-            Condition::Reachable => tracing::info!(destination = name, "the destination takes records again"),
+            Condition::Reachable => tracing::info!(destination, "the destination takes records again"),
             condition => {
-                tracing::warn!(destination = name, ?condition, error = attempt.error, "the destination does not take every record")
+                tracing::warn!(destination, ?condition, error = attempt.error, "the destination does not take every record")
             }
         }
     }
 
-    pub(crate) fn destinations(&self) -> Vec<Destination> {
-        self.destinations.iter().map(|state| lock(state).clone()).collect()
+    pub(crate) fn destinations(&self) -> BTreeMap<String, Destination> {
+        lock(&self.destinations).clone()
+    }
+
+    /// Counts what became of a changed document.
+    pub(crate) fn count_reload(&self, reload: Reload) {
+        if let Some(count) = self.reloads.get(reload as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn reloads(&self) -> impl Iterator<Item = (Reload, u64)> {
+        Reload::ALL.into_iter().zip(self.reloads.each_ref().map(|count| count.load(Ordering::Relaxed)))
     }
 
     /// A stage ended in a panic.
@@ -214,8 +255,8 @@ impl Board {
         let mut current = lock(&self.config_error);
         if *current != error {
             match &error {
-                Some(error) => tracing::error!(error, "the changed configuration is refused; the last good one goes on"),
-                None => tracing::info!("the configuration on disk is good again"),
+                Some(error) => tracing::error!(error, "the changed configuration is refused; the one before goes on"),
+                None => tracing::info!("the configuration document is good again"),
             }
             *current = error;
         }
@@ -241,7 +282,7 @@ mod tests {
 
     #[test]
     fn an_agent_is_ready_when_nothing_blocks_it_and_not_while_it_drains() {
-        let board = Board::new(std::iter::empty());
+        let board = Board::new();
         board.expect("buffer");
         board.block("otlp", "the port is taken".into());
         assert_eq!(board.blockers().len(), 2);

@@ -57,7 +57,7 @@ mod tests {
             on_full: crds::agent::OnFull::default(),
             retention: None,
         };
-        let board = Arc::new(Board::new(std::iter::empty()));
+        let board = Arc::new(Board::new());
         let (mut spool, _) = open(&disk, "test".into(), "here".into(), &board).await;
         for sequence in 1..=3 {
             let (class, body) = (Class::High, [sequence as u8; 64]);

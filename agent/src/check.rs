@@ -11,7 +11,12 @@ use crate::settings::Settings;
 /// Reads and resolves a document; the error names the file and, where it can, line and column.
 pub(crate) fn read(file: &Path) -> anyhow::Result<Settings> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let document = AgentConfig::from_yaml(&text).with_context(|| format!("{} is no agent configuration", file.display()))?;
+    parse(file, &text)
+}
+
+/// As [`read`], for a text that was read from `file`.
+pub(crate) fn parse(file: &Path, text: &str) -> anyhow::Result<Settings> {
+    let document = AgentConfig::from_yaml(text).with_context(|| format!("{} is no agent configuration", file.display()))?;
     Settings::resolve(document).with_context(|| format!("{} contradicts itself", file.display()))
 }
 

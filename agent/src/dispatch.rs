@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use outputs::{Attempt, BatchId, Output};
 use pipeline::{DestinationIndex, Outcome, RecordId, Send};
 use spool::points::reach;
 use spool::{ReadError, Reader};
+use tokio::sync::watch;
 use tokio::task::JoinError;
 use vocabulary::{ClassCounts, Signal};
 
@@ -33,6 +35,12 @@ pub(crate) struct Dispatch {
     pub(crate) destination: DestinationIndex,
     /// Names the buffer to the destination.
     pub(crate) buffer: Arc<str>,
+    /// Its configured name.
+    pub(crate) name: String,
+    /// Told under the engine's lock that nothing is to be asked for any more: the index may be another's from then on.
+    pub(crate) stopped: watch::Receiver<bool>,
+    /// Whether it sent before: then what was on its way is lost. Who had the index before may still have something on its way.
+    pub(crate) has_begun: AtomicBool,
     pub(crate) output: Output,
     /// Reads what memory no longer holds; none without a disk.
     pub(crate) reader: Option<Reader>,
@@ -48,22 +56,37 @@ struct Landed {
 }
 
 impl Dispatch {
-    /// Sends until it is dropped. If it ends by a panic it may be called again.
+    /// Sends until it is dropped, or told to stop; then what is on its way is still reported. If it ends by a panic it may be called again.
     pub(crate) async fn run(&self) {
-        self.engine.with(|pipeline, now| pipeline.handle_sender_lost(now, self.destination));
+        if self.has_begun.swap(true, Ordering::Relaxed) {
+            self.engine.with(|pipeline, now| pipeline.handle_sender_lost(now, self.destination));
+        }
         let mut flights = FuturesUnordered::new();
+        let mut stopped = self.stopped.clone();
         loop {
             let (sends, timeout) = self.engine.with(|pipeline, now| {
                 let mut sends = Vec::new();
+                if *self.stopped.borrow() {
+                    return (sends, None);
+                }
                 while let Some(send) = pipeline.poll_send(now, self.destination) {
                     sends.push(send);
                 }
                 (sends, pipeline.poll_timeout().map(|at| at.max(now + TICK_MIN)))
             });
             flights.extend(sends.into_iter().map(|send| self.fly(send)));
+            let is_stopped = *self.stopped.borrow();
+            if is_stopped {
+                // A wake-up meant for who has the index from here on may have come here.
+                self.engine.wake_senders();
+            }
+            if is_stopped && flights.is_empty() {
+                return;
+            }
             tokio::select! {
                 Some(landed) = flights.next(), if !flights.is_empty() => self.report(landed),
-                () = self.engine.sendable(self.destination) => {}
+                _ = stopped.wait_for(|&stopped| stopped), if !is_stopped => {}
+                () = self.engine.sendable(self.destination), if !is_stopped => {}
                 () = wait_until(timeout.map(|at| self.engine.instant(at))) => {}
             }
         }
@@ -136,7 +159,7 @@ impl Dispatch {
         reach("dispatch.settled");
         self.engine.wake_settled();
         if let Some(attempt) = seen {
-            self.board.saw_attempt(self.destination, &attempt);
+            self.board.saw_attempt(&self.name, &attempt);
         }
     }
 }
@@ -181,12 +204,15 @@ mod tests {
     const ONLY: DestinationIndex = DestinationIndex(0);
     const TIME_MAX: Duration = Duration::from_secs(20);
 
-    fn dispatch(pipeline: Pipeline) -> Dispatch {
+    fn dispatch(pipeline: Pipeline, has_begun: bool) -> Dispatch {
         Dispatch {
-            engine: Arc::new(Engine::new(pipeline, 1, None)),
-            board: Arc::new(Board::new(std::iter::once("backend".to_owned()))),
+            engine: Arc::new(Engine::new(pipeline, None)),
+            board: Arc::new(Board::new()),
             destination: ONLY,
             buffer: "test".into(),
+            name: "backend".into(),
+            stopped: watch::channel(false).1,
+            has_begun: AtomicBool::new(has_begun),
             output: Output::Terminal(Terminal),
             reader: None,
         }
@@ -205,7 +231,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_record_that_breaks_the_sender_twice_is_set_aside_and_the_others_arrive() {
-        let dispatch = dispatch(spilling());
+        let dispatch = dispatch(spilling(), false);
         take_in(&dispatch.engine, BREAKS);
         take_in(&dispatch.engine, b"fine");
         let engine = dispatch.engine.clone();
@@ -225,7 +251,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_sender_that_begins_anew_sends_again_what_was_on_its_way() {
-        let dispatch = dispatch(spilling());
+        let dispatch = dispatch(spilling(), true);
         take_in(&dispatch.engine, b"fine");
         let engine = dispatch.engine.clone();
         engine.with(|pipeline, now| pipeline.poll_send(now, ONLY)).expect("it waits for nothing");

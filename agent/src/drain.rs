@@ -106,7 +106,7 @@ mod tests {
     /// A storage thread that hangs in the disk takes nothing; the queue before it is full after one record.
     fn before_a_hung_disk() -> (Arc<Engine>, mpsc::Receiver<Job>) {
         let (jobs, hung) = mpsc::channel(1);
-        let engine = Arc::new(Engine::new(spilling(), 1, Some(jobs)));
+        let engine = Arc::new(Engine::new(spilling(), Some(jobs)));
         held_in_memory(&engine, 3);
         (engine, hung)
     }

@@ -3,7 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use pipeline::{DestinationIndex, Pipeline};
+use crds::agent::DiskShares;
+use pipeline::{Config, DestinationIndex, Pipeline};
 use tokio::sync::{Notify, mpsc};
 
 use crate::snapshot::Snapshot;
@@ -13,23 +14,36 @@ use crate::storage::Job;
 pub(crate) struct Engine {
     started: Instant,
     pipeline: Mutex<Pipeline>,
-    /// One per destination: there may be something to send.
-    sendable: Vec<Notify>,
+    /// One per index a destination may have: there may be something to send.
+    sendable: [Notify; Config::DESTINATIONS_MAX],
     /// Something settled: a phase may have ended.
     settled: Notify,
     /// To the storage thread; none in mode `Memory`.
     storage: Option<mpsc::Sender<Job>>,
+    /// How the disk's bytes are shared out from here on, until the storage thread takes it over; the latest wins.
+    disk_shares: Mutex<Option<DiskShares>>,
 }
 
 impl Engine {
-    pub(crate) fn new(pipeline: Pipeline, destinations: usize, storage: Option<mpsc::Sender<Job>>) -> Self {
+    pub(crate) fn new(pipeline: Pipeline, storage: Option<mpsc::Sender<Job>>) -> Self {
         Self {
             started: Instant::now(),
             pipeline: Mutex::new(pipeline),
-            sendable: (0..destinations).map(|_| Notify::new()).collect(),
+            sendable: std::array::from_fn(|_| Notify::new()),
             settled: Notify::new(),
             storage,
+            disk_shares: Mutex::default(),
         }
+    }
+
+    /// The disk's budget is another from here on.
+    pub(crate) fn share_disk(&self, shares: DiskShares) {
+        *self.disk_shares.lock().unwrap_or_else(PoisonError::into_inner) = Some(shares);
+    }
+
+    /// What was shared out since the last call.
+    pub(crate) fn take_disk_shares(&self) -> Option<DiskShares> {
+        self.disk_shares.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Runs `act` under the lock with the engine's time. A panic under an earlier lock does not end the service: the pipeline's own
@@ -54,7 +68,7 @@ impl Engine {
         }
     }
 
-    /// Resolves when a destination may have something to send; never for one that does not exist.
+    /// Resolves when a destination may have something to send; never for an index that none can have.
     pub(crate) async fn sendable(&self, destination: DestinationIndex) {
         match self.sendable.get(usize::from(destination.0)) {
             Some(notify) => notify.notified().await,
@@ -98,7 +112,7 @@ pub(crate) fn unix_ms() -> u64 {
 pub(crate) mod tests {
     use bytes::Bytes;
     use pipeline::{
-        BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, Origin, Request, RetryPolicy, Verdict,
+        BufferMode, ClassPolicy, Delivery, DestinationConfig, MemoryLimits, OnFull, OnRemoved, Origin, Request, RetryPolicy, Verdict,
     };
     use vocabulary::{Class, ClassCounts, Signal};
 
@@ -116,6 +130,7 @@ pub(crate) mod tests {
                 soft_percent: 100,
                 tenants_max: 0,
                 replay_seed: 0,
+                on_removed: OnRemoved::Keep,
                 classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
                 destinations: vec![DestinationConfig {
                     name: "backend".into(),

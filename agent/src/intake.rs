@@ -174,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_hangs_holds_back_only_what_needs_it() {
         let (jobs, _hung) = mpsc::channel(1);
-        let engine = Arc::new(Engine::new(spilling(), 1, Some(jobs.clone())));
+        let engine = Arc::new(Engine::new(spilling(), Some(jobs.clone())));
         let (done, _wait) = oneshot::channel();
         jobs.try_send(Job::Finish(done)).unwrap_or_else(|_| panic!("the only place is free"));
         let offer = |bytes: usize| Offer {

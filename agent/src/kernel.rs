@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_gone_leaves_no_signal_shown_as_collecting() {
-        let board = Board::new(std::iter::empty());
+        let board = Board::new();
         board.set_source("otlp", SourceCondition::On, "");
         board.set_source("ebpf/oom_kills", SourceCondition::On, "");
         show_gone(&board, "its thread ended");

@@ -10,7 +10,8 @@
 //!
 //! `forebay-agent spool` is the other half: it looks into a buffer's directory, with or without a process that runs on it.
 //!
-//! What ends the process is a signal; what fails is shown on the board, tried again, and logged once.
+//! A changed document is applied while data flows. What ends the process is a signal; what fails is shown on the board, tried again,
+//! and logged once.
 
 mod admin;
 mod args;
@@ -30,6 +31,7 @@ mod metrics;
 mod pods;
 mod quarantine;
 mod receipt;
+mod reload;
 mod report;
 mod retained;
 mod run;

@@ -167,24 +167,7 @@ fn destinations(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
     counter(encoder, "attempts", "Records sent, retries included", |family| {
         books.iter().try_for_each(|book| family.counter(&[("destination", &book.name)], book.attempts))
     })?;
-    gauge(encoder, "destination_circuit", "1 for the state of the circuit: closed, open while paused, half_open while probed", |family| {
-        for destination in &snapshot.gauges.destinations {
-            for circuit in Circuit::ALL {
-                let labels = [("destination", destination.name.as_str()), ("state", circuit.label())];
-                family.gauge(&labels, u64::from(destination.circuit == circuit))?;
-            }
-        }
-        Ok(())
-    })?;
-    gauge(
-        encoder,
-        "destination_replay_bytes_per_second",
-        "Rate at which a backlog is sent beside live traffic, while there is one",
-        |family| {
-            let rates = snapshot.gauges.destinations.iter().filter_map(|each| Some((&each.name, each.replay_bytes_per_second?)));
-            rates.into_iter().try_for_each(|(name, rate)| family.gauge(&[("destination", name)], rate))
-        },
-    )?;
+    ways(encoder, &snapshot.gauges.destinations)?;
     gauge(encoder, "held_items", "Items a destination has yet to settle, by state", |family| {
         for book in books {
             for (signal, class, cell) in cells(&book.cells).filter(|(_, _, cell)| cell.routed > 0) {
@@ -205,6 +188,33 @@ fn destinations(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
         }
         Ok(())
     })
+}
+
+/// How what is sent gets on.
+fn ways(encoder: &mut DescriptorEncoder<'_>, destinations: &[pipeline::DestinationGauge]) -> Result<(), Error> {
+    gauge(
+        encoder,
+        "destination_circuit",
+        "1 for the state of the circuit: closed, open (paused), half_open (probed), removed",
+        |family| {
+            for destination in destinations {
+                for circuit in Circuit::ALL {
+                    let labels = [("destination", destination.name.as_str()), ("state", circuit.label())];
+                    family.gauge(&labels, u64::from(destination.circuit == circuit))?;
+                }
+            }
+            Ok(())
+        },
+    )?;
+    gauge(
+        encoder,
+        "destination_replay_bytes_per_second",
+        "Rate at which a backlog is sent beside live traffic, while there is one",
+        |family| {
+            let rates = destinations.iter().filter_map(|each| Some((&each.name, each.replay_bytes_per_second?)));
+            rates.into_iter().try_for_each(|(name, rate)| family.gauge(&[("destination", name)], rate))
+        },
+    )
 }
 
 fn kernel(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<(), Error> {
@@ -286,7 +296,16 @@ fn board_gauges(encoder: &mut DescriptorEncoder<'_>, board: &Board) -> Result<()
         "Places of the disk that the last start found damaged; what they held counts as Corrupt where a checkpoint knows it",
         |family| family.gauge(&[], board.damaged_places.load(Ordering::Relaxed)),
     )?;
+    gauge(
+        encoder,
+        "config_refused",
+        "1 while the document on disk is not the one that runs, because it is wrong or needs a restart",
+        |family| family.gauge(&[], u64::from(board.config_error().is_some())),
+    )?;
+    counter(encoder, "config_reloads", "Changed documents, by what became of them", |family| {
+        board.reloads().try_for_each(|(reload, count)| family.counter(&[("result", reload.label())], count))
+    })?;
     gauge(encoder, "destination_consecutive_failures", "Failed attempts since the last success", |family| {
-        board.destinations().iter().try_for_each(|state| family.gauge(&[("destination", &state.name)], state.consecutive_failures))
+        board.destinations().iter().try_for_each(|(name, state)| family.gauge(&[("destination", name)], state.consecutive_failures))
     })
 }

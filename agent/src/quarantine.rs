@@ -113,6 +113,13 @@ impl Shelf {
         }
     }
 
+    /// Another bound from here on.
+    pub(crate) fn set_budget(&mut self, bytes_max: u64) {
+        if let Some(quarantine) = &mut self.quarantine {
+            quarantine.set_bytes_max(bytes_max);
+        }
+    }
+
     /// Shows what is held.
     pub(crate) fn show(&self, board: &Board) {
         let Some(quarantine) = &self.quarantine else { return };
@@ -181,7 +188,7 @@ mod tests {
     }
 
     fn board() -> Board {
-        Board::new(std::iter::empty())
+        Board::new()
     }
 
     fn reject_one(engine: &Engine, body: &'static [u8]) {
@@ -199,7 +206,7 @@ mod tests {
         let disk = DiskBuffer { path, bytes: 1 << 20, segment_bytes: 1 << 20, on_full: OnFull::default(), retention: None };
         let (mut shelf, held) = Shelf::open(&disk, "here", 0);
         assert_eq!(held, Some(Vec::new()));
-        let engine = Engine::new(spilling(), 1, None);
+        let engine = Engine::new(spilling(), None);
         reject_one(&engine, b"one");
         shelf.copy_out(&engine, &spool, &board());
         assert_eq!(books(&engine), (1, 0));
@@ -222,7 +229,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let options = spool::Options { segment_bytes: 1 << 20, budget_bytes: 0, identity: "test".into(), host: "here".into() };
         let (spool, _) = Spool::open(directory.path(), options).expect("an empty directory can be opened");
-        let engine = Engine::new(spilling(), 1, None);
+        let engine = Engine::new(spilling(), None);
         reject_one(&engine, b"one");
         Shelf::none().copy_out(&engine, &spool, &board());
         assert_eq!(books(&engine), (0, 1));
@@ -236,7 +243,7 @@ mod tests {
         let path = directory.path().display().to_string();
         let disk = DiskBuffer { path, bytes: 1 << 20, segment_bytes: 1 << 20, on_full: OnFull::default(), retention: None };
         let (mut shelf, _) = Shelf::open(&disk, "here", 0);
-        let (engine, board) = (Engine::new(spilling(), 1, None), board());
+        let (engine, board) = (Engine::new(spilling(), None), board());
         reject_one(&engine, crate::stage::tests::BREAKS);
         reject_one(&engine, b"one");
         shelf.copy_out(&engine, &spool, &board);

@@ -124,8 +124,8 @@ fn source_states(board: &Board) -> Vec<fleet::SourceState> {
 }
 
 fn destination_states(board: &Board) -> Vec<fleet::DestinationState> {
-    let state = |state: crate::board::Destination| fleet::DestinationState {
-        destination: state.name,
+    let state = |(name, state): (String, crate::board::Destination)| fleet::DestinationState {
+        destination: name,
         condition: destination_condition(state.condition).into(),
         last_error: state.last_error,
         consecutive_failures: state.consecutive_failures,

@@ -7,20 +7,20 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use crds::agent::OtlpSource;
+use crds::agent::{AgentConfig, OtlpSource};
 use enrich::Index;
 use inputs::{Gate, Listener, Room};
 use otlp::{Limits, Rules};
-use pipeline::{Books, DestinationIndex, Pipeline, Recovered};
+use pipeline::{Books, Pipeline, Recovered};
+use spool::Spool;
 use spool::points::reach;
-use spool::{Reader, Spool};
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::board::{Board, SourceCondition, Started};
-use crate::dispatch::{self, Dispatch};
+use crate::config_watch::{Change, ConfigWatch};
 use crate::drain::{Drain, finish_storage};
 use crate::engine::{Engine, unix_ms};
 use crate::fleet::FleetClient;
@@ -28,11 +28,12 @@ use crate::kernel::Kernel;
 use crate::ledger_page::LedgerPage;
 use crate::quarantine::Shelf;
 use crate::receipt::{self, PreviousEnd, Receipt};
+use crate::reload::{Running, Way};
 use crate::report::Reporter;
 use crate::settings::Settings;
 use crate::storage::{QUEUE_MAX, Storage, chain};
 use crate::timetable::{Step, Timetable};
-use crate::{admin, buffer, check, config_watch, intake, kernel, logging, pods, stage};
+use crate::{admin, buffer, check, intake, kernel, logging, pods, stage};
 
 /// Pause between two tries to get the OTLP port.
 const BIND_EVERY: Duration = Duration::from_secs(2);
@@ -81,15 +82,16 @@ async fn run(mut settings: Settings, file: Option<&Path>) -> anyhow::Result<Dura
     let mut signals = Signals::install().context("cannot listen for signals")?;
     let place = Place::from_environment();
     settings.pipeline.replay_seed = place.seed();
-    let board = Arc::new(Board::new(settings.pipeline.destinations.iter().map(|destination| destination.name.clone())));
+    let board = Arc::new(Board::new());
     let mut services = JoinSet::new();
     let (address, shown) = (settings.document.admin_listen.clone(), board.clone());
     services.spawn(async move { stage::keep_up("admin", &shown, || admin::serve(address.clone(), shown.clone())).await });
+    let (told, changes) = mpsc::channel(1);
     if let Some(file) = file {
-        let (file, text, shown) = (file.to_owned(), std::fs::read_to_string(file).unwrap_or_default(), board.clone());
-        let watch = move || config_watch::watch(file.clone(), text.clone(), shown.clone());
-        let board = board.clone();
-        services.spawn(async move { stage::keep_up("configuration", &board, watch).await });
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let watch = ConfigWatch::new(file.to_owned(), text, board.clone(), told).context("cannot listen for SIGHUP")?;
+        let (watch, shown) = (tokio::sync::Mutex::new(watch), board.clone());
+        services.spawn(async move { stage::keep_up("configuration", &shown, async || watch.lock().await.run().await).await });
     }
     let opened = tokio::select! {
         opened = open_buffer(&settings, &place, &board) => opened,
@@ -99,8 +101,8 @@ async fn run(mut settings: Settings, file: Option<&Path>) -> anyhow::Result<Dura
         }
     };
     reach("start.opened");
-    let agent = Agent::build(&settings, board, opened)?;
-    Ok(agent.run_until_told(&settings, &place, signals).await)
+    let agent = Agent::build(settings, board, opened)?;
+    Ok(agent.run_until_told(&place, signals, changes).await)
 }
 
 /// The pipeline as the disk knew it, and the disk.
@@ -134,17 +136,16 @@ async fn open_buffer(settings: &Settings, place: &Place, board: &Arc<Board>) -> 
 struct Agent {
     engine: Arc<Engine>,
     board: Arc<Board>,
-    /// One per destination; they end when this is dropped.
-    dispatchers: JoinSet<()>,
+    running: Running,
     storage: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Agent {
-    fn build(settings: &Settings, board: Arc<Board>, opened: Opened) -> anyhow::Result<Self> {
+    fn build(settings: Settings, board: Arc<Board>, opened: Opened) -> anyhow::Result<Self> {
         let Opened { pipeline, spool, ledger_id, previous_end } = opened;
         let reader = spool.as_ref().map(|(spool, _)| spool.reader());
         let (jobs, waiting) = mpsc::channel(QUEUE_MAX);
-        let engine = Arc::new(Engine::new(pipeline, settings.targets.len(), spool.is_some().then_some(jobs)));
+        let engine = Arc::new(Engine::new(pipeline, spool.is_some().then_some(jobs)));
         let storage = match spool {
             Some((spool, shelf)) => {
                 let storage = Storage::new(spool, shelf, settings.retention, engine.clone(), board.clone());
@@ -154,20 +155,21 @@ impl Agent {
             }
             None => None,
         };
-        let dispatchers = dispatchers(settings, &engine, &board, reader.as_ref(), &ledger_id)?;
+        let way = Way { engine: engine.clone(), board: board.clone(), buffer: ledger_id.as_str().into(), reader };
+        let running = Running::start(settings, way).context("a destination cannot be set up")?;
         board.start(Started { engine: engine.clone(), ledger_id, previous_end });
-        Ok(Self { engine, board, dispatchers, storage })
+        Ok(Self { engine, board, running, storage })
     }
 
     /// Returns what [`run`] does.
-    async fn run_until_told(self, settings: &Settings, place: &Place, mut signals: Signals) -> Duration {
-        let document = &settings.document;
+    async fn run_until_told(mut self, place: &Place, mut signals: Signals, mut changes: mpsc::Receiver<Change>) -> Duration {
+        let document = self.running.document().clone();
         let (stop_inputs, stopped) = watch::channel(false);
         let mut inputs = JoinSet::new();
         let mut services = JoinSet::new();
         if let Some(otlp) = document.sources.otlp.clone() {
             self.board.expect(OTLP);
-            let room = Room::new(settings.receive_bytes());
+            let room = self.running.room();
             let tenant_attribute = document.tenants.as_ref().map(|tenants| Arc::from(tenants.resource_attribute.as_str()));
             let (engine, board, stopped) = (self.engine.clone(), self.board.clone(), stopped.clone());
             let gate = move || intake::gate(&engine, Rules::default(), tenant_attribute.clone());
@@ -177,11 +179,12 @@ impl Agent {
             });
         }
         reach("start.serving");
-        self.start_kernel(settings, place, &stopped, &mut inputs, &mut services);
-        let (stop_fleet, fleet) = self.start_fleet(settings, place);
+        self.start_kernel(&document, place, &stopped, &mut inputs, &mut services);
+        let (stop_fleet, fleet) = self.start_fleet(&document, place);
 
-        signals.next().await;
+        self.reload_until(signals.next(), &mut changes).await;
         let told = Instant::now();
+        let document = self.running.document().clone();
         tracing::info!(deadline_seconds = document.drain_seconds, "told to end: inputs stop, what is held is sent or kept on disk");
         self.board.draining.store(true, Ordering::Relaxed);
         let deadline = Duration::from_secs(document.drain_seconds.into());
@@ -195,6 +198,20 @@ impl Agent {
         most(Step::Runtime)
     }
 
+    /// Applies changed documents until told to end.
+    async fn reload_until(&mut self, told: impl Future<Output = ()>, changes: &mut mpsc::Receiver<Change>) {
+        tokio::pin!(told);
+        loop {
+            tokio::select! {
+                () = &mut told => return,
+                Some(Change { settings, answer }) = changes.recv() => {
+                    // Who asked is gone only with the process.
+                    answer.send(self.running.apply(settings)).unwrap_or(());
+                }
+            }
+        }
+    }
+
     /// The last checkpoint, the receipt, the last report, the last line.
     async fn end(
         mut self,
@@ -204,7 +221,7 @@ impl Agent {
         fleet: Option<JoinHandle<()>>,
         most: impl Fn(Step) -> Duration,
     ) {
-        self.dispatchers.shutdown().await;
+        self.running.shutdown().await;
         let is_durable = finish_storage(&self.engine, most(Step::Checkpoint)).await;
         if let Some(directory) = directory {
             let after = self.engine.with(|pipeline, _| pipeline.books().clone());
@@ -231,13 +248,13 @@ impl Agent {
 
     fn start_kernel(
         &self,
-        settings: &Settings,
+        document: &AgentConfig,
         place: &Place,
         stopped: &watch::Receiver<bool>,
         inputs: &mut JoinSet<()>,
         services: &mut JoinSet<()>,
     ) {
-        let Some(config) = settings.document.sources.ebpf.clone() else { return };
+        let Some(config) = document.sources.ebpf.clone() else { return };
         let node = config.node_name.clone().or_else(|| place.node.clone());
         let index = Arc::new(Mutex::new(Index::new(node.clone())));
         let started = Instant::now();
@@ -255,12 +272,12 @@ impl Agent {
         inputs.spawn(async move { stage::keep_up("kernel", &board, || follow_kernel(kernel.clone(), stopped.clone())).await });
     }
 
-    fn start_fleet(&self, settings: &Settings, place: &Place) -> (watch::Sender<bool>, Option<JoinHandle<()>>) {
+    fn start_fleet(&self, document: &AgentConfig, place: &Place) -> (watch::Sender<bool>, Option<JoinHandle<()>>) {
         let (stop, stopped) = watch::channel(false);
-        let client = settings.document.fleet.clone().map(|config| FleetClient {
+        let client = document.fleet.clone().map(|config| FleetClient {
             config,
             reporter: Reporter {
-                pipeline_uid: settings.document.pipeline.as_ref().map(|pipeline| pipeline.uid.clone()).unwrap_or_default(),
+                pipeline_uid: document.pipeline.as_ref().map(|pipeline| pipeline.uid.clone()).unwrap_or_default(),
                 namespace: place.namespace.clone(),
                 pod: place.pod.clone(),
                 pod_uid: place.pod_uid.clone(),
@@ -282,25 +299,6 @@ async fn leave_receipt(receipt: Receipt, directory: String, most: Duration) {
         Ok(Ok(Err(error))) => tracing::warn!(%error, "the receipt of this end could not be written; the next start takes it for a kill"),
         Ok(Err(_)) | Err(_) => tracing::warn!("the disk did not take the receipt of this end in time; the next start takes it for a kill"),
     }
-}
-
-fn dispatchers(
-    settings: &Settings,
-    engine: &Arc<Engine>,
-    board: &Arc<Board>,
-    reader: Option<&Reader>,
-    buffer: &str,
-) -> anyhow::Result<JoinSet<()>> {
-    let mut tasks = JoinSet::new();
-    let buffer: Arc<str> = buffer.into();
-    for (position, target) in (0_u8..).zip(&settings.targets) {
-        let output = target.open().context("a destination cannot be set up")?;
-        let destination = DestinationIndex(position);
-        let buffer = buffer.clone();
-        let dispatch = Dispatch { engine: engine.clone(), board: board.clone(), destination, buffer, output, reader: reader.cloned() };
-        tasks.spawn(async move { stage::keep_up(dispatch::STAGE, &dispatch.board, || dispatch.run()).await });
-    }
-    Ok(tasks)
 }
 
 /// Reads the kernel on a thread of its own until told to stop; passes a panic of the thread on.

@@ -4,9 +4,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crds::agent::{Acknowledge, AgentConfig, Buffer, BufferMode, ClassConfig, Delivery, DiskBuffer, OnFull, OtlpSource, Sources, Tenants};
+use crds::agent::{
+    Acknowledge, AgentConfig, Buffer, BufferMode, ClassConfig, Delivery, DiskBuffer, OnDestinationRemoved, OnFull, OtlpSource, Sources,
+    Tenants,
+};
 use outputs::{EndpointError, OtlpGrpc, Output, Terminal};
-use pipeline::{ClassPolicy, Config, DestinationConfig, MemoryLimits, RetryPolicy};
+use pipeline::{ClassPolicy, Config, DestinationConfig, MemoryLimits, OnRemoved, RetryPolicy};
 use spool::Retention;
 use vocabulary::Class;
 
@@ -121,6 +124,10 @@ impl Settings {
             max_age: buffer.max_age_seconds.map(|seconds| Duration::from_secs(seconds.into())),
             soft_percent: document.soft_percent,
             classes,
+            on_removed: match buffer.on_destination_removed {
+                OnDestinationRemoved::Keep => OnRemoved::Keep,
+                OnDestinationRemoved::Drop => OnRemoved::Drop,
+            },
             destinations,
             tenants_max: document.tenants.as_ref().map_or(0, |tenants| usize::try_from(tenants.max).unwrap_or(usize::MAX)),
             // The document is the same for a whole fleet; who starts knows its place.
@@ -140,6 +147,7 @@ impl Settings {
             memory_bytes: 64 << 20,
             memory_items: 500_000,
             max_age_seconds: None,
+            on_destination_removed: OnDestinationRemoved::default(),
             disk: Some(DiskBuffer {
                 path: "./forebay-data".into(),
                 bytes: 1 << 30,

@@ -82,7 +82,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn a_stage_that_breaks_begins_anew_until_it_ends_by_itself() {
-        let board = Board::new(std::iter::empty());
+        let board = Board::new();
         let mut runs = 0;
         keep_up_with(Pauses(Duration::ZERO), "test", &board, || {
             runs += 1;
@@ -103,7 +103,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_step_that_breaks_is_counted_and_the_thread_goes_on() {
-        let board = Board::new(std::iter::empty());
+        let board = Board::new();
         assert_eq!(step("test", &board, || -> u8 { unreachable!("a step that breaks") }), None);
         assert_eq!((step("test", &board, || 7), board.panics()), (Some(7), vec![("test", 1)]));
     }

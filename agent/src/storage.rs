@@ -436,6 +436,10 @@ impl Storage {
         let gauges = self.engine.with(|pipeline, _| pipeline.gauges());
         self.is_compressing = compresses(self.is_compressing, gauges.disk_bytes, gauges.disk_bytes_max);
         self.settled = settled;
+        if let Some(shares) = self.engine.take_disk_shares() {
+            self.spool.set_budget(shares.log);
+            self.shelf.set_budget(shares.quarantine);
+        }
         self.copy_together();
         true
     }
@@ -543,13 +547,13 @@ mod tests {
     fn storage(directory: &std::path::Path, engine: Arc<Engine>) -> Storage {
         let options = spool::Options { segment_bytes: 1 << 20, budget_bytes: 0, identity: "test".into(), host: "here".into() };
         let (spool, _) = Spool::open(directory, options).expect("an empty directory can be opened");
-        Storage::new(spool, Shelf::none(), Retention::Nothing, engine, Arc::new(Board::new(std::iter::empty())))
+        Storage::new(spool, Shelf::none(), Retention::Nothing, engine, Arc::new(Board::new()))
     }
 
     #[test]
     fn a_record_damaged_on_disk_is_shown_before_its_turn_comes() {
         let directory = tempfile::tempdir().expect("a directory");
-        let engine = Arc::new(Engine::new(spilling(), 1, None));
+        let engine = Arc::new(Engine::new(spilling(), None));
         let id = RecordId { class: Class::High, sequence: 1 };
         let counts = ClassCounts::of(Class::High, 1);
         let record = Persist { id, signal: Signal::Logs, counts, received_unix_ms: 1, body: Bytes::from_static(b"acknowledged") };
@@ -588,7 +592,7 @@ mod tests {
     fn a_group_takes_all_that_arrived_and_the_end_does_not_wait() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let directory = tempfile::tempdir().expect("a directory");
-        let mut storage = storage(directory.path(), Arc::new(Engine::new(spilling(), 1, None)));
+        let mut storage = storage(directory.path(), Arc::new(Engine::new(spilling(), None)));
         // As if the last group had been of three requests, and a sync took an hour.
         (0..9).for_each(|_| storage.window.note(3, Duration::from_secs(3600)));
         let (sender, mut jobs) = mpsc::channel(8);
@@ -624,7 +628,7 @@ mod tests {
     #[test]
     fn parts_of_a_cut_request_are_compressed_on_disk_and_whole_requests_are_not() {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut storage = storage(directory.path(), Arc::new(Engine::new(spilling(), 1, None)));
+        let mut storage = storage(directory.path(), Arc::new(Engine::new(spilling(), None)));
         let body = Bytes::from(vec![b'~'; 4096]);
         let record = |class| Persist {
             id: RecordId { class, sequence: 1 },
@@ -654,7 +658,7 @@ mod tests {
     #[test]
     fn the_final_flush_is_tried_on_a_disk_that_failed_a_moment_ago_and_heals_it_where_a_checkpoint_does_not() {
         let directory = tempfile::tempdir().expect("a directory");
-        let engine = Arc::new(Engine::new(spilling(), 1, None));
+        let engine = Arc::new(Engine::new(spilling(), None));
         let mut storage = storage(directory.path(), engine);
         storage.health = Health::Failed { until: Instant::now() + RETRY_MAX, pause: RETRY_MAX, refused_records: true };
         let id = RecordId { class: Class::High, sequence: 1 };
@@ -671,7 +675,7 @@ mod tests {
     fn a_record_that_breaks_the_thread_is_refused_and_the_thread_goes_on() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let directory = tempfile::tempdir().expect("a directory");
-        let engine = Arc::new(Engine::new(mirroring(), 1, None));
+        let engine = Arc::new(Engine::new(mirroring(), None));
         let storage = storage(directory.path(), engine.clone());
         let board = storage.board.clone();
         let (sender, jobs) = mpsc::channel(8);
@@ -700,7 +704,7 @@ mod tests {
     fn short_of_room(directory: &std::path::Path, engine: &Arc<Engine>) -> Storage {
         let options = spool::Options { segment_bytes: 1 << 20, budget_bytes: 512 << 10, identity: "test".into(), host: "here".into() };
         let (spool, _) = Spool::open(directory, options).expect("an empty directory can be opened");
-        Storage::new(spool, Shelf::none(), Retention::Nothing, engine.clone(), Arc::new(Board::new(std::iter::empty())))
+        Storage::new(spool, Shelf::none(), Retention::Nothing, engine.clone(), Arc::new(Board::new()))
     }
 
     /// Has a client send one request of 10 KB; what it is told.
@@ -726,7 +730,7 @@ mod tests {
     #[test]
     fn a_full_log_refuses_and_gives_back_what_is_settled_before_it_does() {
         let directory = tempfile::tempdir().expect("a directory");
-        let engine = Arc::new(Engine::new(mirroring(), 1, None));
+        let engine = Arc::new(Engine::new(mirroring(), None));
         let mut storage = short_of_room(directory.path(), &engine);
         let taken = (0..).take_while(|_| send(&mut storage, &engine, Class::High) == Stored::All).count();
         assert!((20..50).contains(&taken), "{taken} of 10 KB in 512 KiB");
@@ -742,7 +746,7 @@ mod tests {
     #[test]
     fn a_full_log_has_destinations_that_may_lose_something_give_up_their_oldest() {
         let directory = tempfile::tempdir().expect("a directory");
-        let engine = Arc::new(Engine::new(evicting(), 1, None));
+        let engine = Arc::new(Engine::new(evicting(), None));
         let mut storage = short_of_room(directory.path(), &engine);
         for _ in 0..10 {
             assert_eq!(send(&mut storage, &engine, Class::Critical), Stored::All);
@@ -791,7 +795,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("buffer");
         for (deadline, is_healed) in [(Duration::from_secs(3600), true), (Duration::from_millis(300), false)] {
-            let engine = Arc::new(Engine::new(spilling(), 1, None));
+            let engine = Arc::new(Engine::new(spilling(), None));
             let mut storage = storage(&path, engine.clone());
             held_in_memory(&engine, 3);
             engine.with(|pipeline, now| pipeline.handle_shutdown(now, deadline));
@@ -822,7 +826,7 @@ mod tests {
 
     /// A request of an important and a lesser part, both of which are to go to disk, of which the first `durable` do.
     fn store_in_part(durable: usize) -> (pipeline::Books, Stored) {
-        let engine = Engine::new(mirroring(), 1, None);
+        let engine = Engine::new(mirroring(), None);
         let part = |class| Part { class, items: 5, body: Bytes::from_static(b"five items") };
         let parts = vec![part(Class::High), part(Class::Normal)];
         let verdict = engine.with(|pipeline, now| pipeline.offer_parts(now, 1, Signal::Logs, Origin::Client, parts));

@@ -194,6 +194,68 @@ async fn a_request_that_is_too_large_is_refused_for_good_and_counted() {
     agent.await_ledger("the count", |ledger| ledger["requestsRefused"]["TooLarge"] == 1).await;
 }
 
+/// Changes the document of a running agent and tells it.
+fn change(agent: &Agent, directory: &std::path::Path, document: &str) {
+    std::fs::write(directory.join("agent.yaml"), document).expect("the document can be written");
+    agent.signal("HUP");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_moved_is_sent_to_at_its_new_place_without_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let ((before, old), (after, new)) = (Sink::start().await, Sink::start().await);
+    before.close(true);
+    let agent = Agent::start(directory.path(), &document(old, MEMORY));
+    let mut client = agent.client().await;
+    client.export(request("a", 10, 0, 10)).await.expect("there is room");
+    change(&agent, directory.path(), &document(new, MEMORY));
+    after.await_distinct(10).await;
+    client.export(request("b", 10, 0, 10)).await.expect("there is room");
+    after.await_distinct(20).await;
+    agent.await_ledger("delivery", |ledger| destination_sum(ledger, "/delivered") == 20).await;
+    agent.await_page("/metrics", |body| body.contains("forebay_config_reloads_total{result=\"applied\"} 1")).await;
+    assert_eq!(before.distinct(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_destination_s_backlog_is_kept_and_delivered_when_it_returns() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let ((sink, address), (other, elsewhere)) = (Sink::start().await, Sink::start().await);
+    sink.close(true);
+    let with = document(address, &disk(directory.path(), "Mirror", 1_048_576));
+    let without = document(elsewhere, &disk(directory.path(), "Mirror", 1_048_576)).replace("name: backend", "name: other");
+    let agent = Agent::start(directory.path(), &with);
+    let mut client = agent.client().await;
+    client.export(request("a", 10, 0, 10)).await.expect("the disk has room");
+    change(&agent, directory.path(), &without);
+    agent.await_page("/metrics", |body| body.contains("{destination=\"backend\",state=\"removed\"} 1")).await;
+    client.export(request("b", 10, 0, 10)).await.expect("the disk has room");
+    other.await_distinct(10).await;
+    sink.close(false);
+    change(&agent, directory.path(), &with);
+    sink.await_distinct(10).await;
+    agent.await_page("/metrics", |body| body.contains("{destination=\"backend\",state=\"closed\"} 1")).await;
+    assert_eq!((sink.distinct_with("healthy-a"), sink.distinct_with("healthy-b"), other.distinct_with("healthy-a")), (10, 0, 0));
+    agent.await_ledger("an even ledger", |ledger| ledger["gauges"]["heldRecords"] == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_document_that_is_wrong_or_needs_a_restart_is_refused_and_the_one_before_goes_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (sink, address) = Sink::start().await;
+    let good = document(address, MEMORY);
+    let agent = Agent::start(directory.path(), &good);
+    for (wrong, result) in [(format!("{good}softPercentage: 80\n"), "invalid"), (format!("{good}workers: 3\n"), "needs_restart")] {
+        change(&agent, directory.path(), &wrong);
+        let none = format!("forebay_config_reloads_total{{result=\"{result}\"}} 0");
+        agent.await_page("/metrics", |body| body.contains("forebay_config_refused{} 1") && !body.contains(&none)).await;
+    }
+    agent.client().await.export(request("a", 10, 0, 10)).await.expect("there is room");
+    sink.await_distinct(10).await;
+    change(&agent, directory.path(), &good);
+    agent.await_page("/metrics", |body| body.contains("forebay_config_refused{} 0")).await;
+}
+
 #[test]
 fn a_wrong_document_ends_with_one_line_that_names_the_place() {
     let directory = tempfile::tempdir().expect("a directory");

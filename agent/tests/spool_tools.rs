@@ -104,6 +104,7 @@ fn config(destinations: &[&str]) -> Config {
         soft_percent: 100,
         tenants_max: 0,
         replay_seed: 0,
+        on_removed: pipeline::OnRemoved::Keep,
         classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
         destinations: destinations.iter().map(named).collect(),
     }

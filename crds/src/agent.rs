@@ -133,6 +133,9 @@ pub struct Buffer {
     /// Age at which a record that waits is dropped as `Expired`, in seconds; absent: it is kept until it is delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age_seconds: Option<u32>,
+    /// What happens to what is held for a destination that is not listed any more. Default `Keep`.
+    #[serde(default, skip_serializing_if = "OnDestinationRemoved::is_default")]
+    pub on_destination_removed: OnDestinationRemoved,
     /// The disk; absent in mode `Memory`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskBuffer>,
@@ -182,6 +185,23 @@ impl BufferMode {
 
 /// What a pod is given beyond `drainSeconds` before it is ended by force: for the last checkpoint, the receipt and the last report.
 pub const GRACE_AFTER_DRAIN_SECONDS: u32 = 5;
+
+/// What happens to what is held for a destination that is not listed any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDestinationRemoved {
+    /// It is kept and shown until the destination is listed again under its name, or this policy drops it.
+    #[default]
+    Keep,
+    /// It is dropped as `ConfigRemoved`.
+    Drop,
+}
+
+impl OnDestinationRemoved {
+    /// A document does not say what is so without it.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
 
 /// The disk part of the buffer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -82,6 +82,7 @@ pub(crate) fn config(mode: BufferMode, in_flight: usize) -> Config {
         soft_percent: 90,
         tenants_max: 0,
         replay_seed: 0,
+        on_removed: pipeline::OnRemoved::Keep,
         classes: [8, 4, 2, 1].map(|weight| ClassPolicy { weight, reserved_percent: 10 }),
         destinations: vec![DestinationConfig {
             name: "backend".into(),

@@ -13,7 +13,7 @@ use loom::sync::atomic::AtomicU64;
 #[derive(Clone, Debug)]
 pub struct Room {
     used: Arc<AtomicU64>,
-    bytes_max: u64,
+    bytes_max: Arc<AtomicU64>,
 }
 
 /// A part of the budget, given back when dropped.
@@ -52,7 +52,12 @@ impl Room {
     /// A budget of this many bytes.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
-        Self { used: Arc::new(AtomicU64::new(0)), bytes_max }
+        Self { used: Arc::new(AtomicU64::new(0)), bytes_max: Arc::new(AtomicU64::new(bytes_max)) }
+    }
+
+    /// Another budget for what comes; what is in use stays so.
+    pub fn resize(&self, bytes_max: u64) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// Bytes in use.
@@ -69,7 +74,8 @@ impl Room {
 impl Share {
     /// Takes `more` bytes, or none of them if the budget has not that many left.
     pub(crate) fn grow(&mut self, more: u64) -> bool {
-        let fits = |used: u64| used.checked_add(more).filter(|&sum| sum <= self.room.bytes_max);
+        let bytes_max = self.room.bytes_max.load(Ordering::Relaxed);
+        let fits = |used: u64| used.checked_add(more).filter(|&sum| sum <= bytes_max);
         let taken = self.room.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
         if taken {
             self.bytes += more;
@@ -106,6 +112,10 @@ mod tests {
         assert!(one.grow(60) && !two.grow(41) && two.grow(40));
         assert!(!one.resize(61) && one.resize(10));
         assert_eq!(room.used(), 50);
+        room.resize(50);
+        assert!(!one.grow(1), "a smaller budget takes nothing more");
+        room.resize(51);
+        assert!(one.grow(1));
         drop((one, two));
         assert_eq!(room.used(), 0);
     }

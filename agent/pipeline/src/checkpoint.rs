@@ -43,11 +43,9 @@ impl Pipeline {
             generation: self.generation,
             books: self.books_by_place(),
             settled: self
-                .config
                 .destinations
                 .iter()
-                .zip(&self.destinations)
-                .map(|(config, destination)| (config.name.clone(), destination.queues.0.each_ref().map(|queue| queue.settled.clone())))
+                .map(|destination| (destination.name.clone(), destination.queues.0.each_ref().map(|queue| queue.settled.clone())))
                 .collect(),
             stored: self.lanes.0.each_ref().map(|lane| lane.stored.clone()),
             next_sequence: self.lanes.0.each_ref().map(|lane| lane.next_sequence),

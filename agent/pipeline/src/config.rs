@@ -66,6 +66,15 @@ pub enum Delivery {
     BestEffort,
 }
 
+/// What happens to what a destination holds that is configured no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRemoved {
+    /// It is kept and shown until the destination is configured again, or the policy drops it.
+    Keep,
+    /// It is dropped as `ConfigRemoved`; what is on its way still counts as its answer says.
+    Drop,
+}
+
 /// One destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationConfig {
@@ -99,6 +108,8 @@ pub struct Config {
     pub soft_percent: u32,
     /// Policies, indexed by class.
     pub classes: [ClassPolicy; Class::COUNT],
+    /// What happens to what is held for a destination that is not among them any more.
+    pub on_removed: OnRemoved,
     /// Destinations, 1 to 16.
     pub destinations: Vec<DestinationConfig>,
     /// Most tenants that are told apart by name, up to 256; 0 means that nobody is refused for what he holds.
@@ -110,7 +121,7 @@ pub struct Config {
 impl Config {
     /// Most tenants one engine tells apart.
     pub const TENANTS_MAX: usize = 256;
-    /// Most destinations one engine serves.
+    /// Most destinations one engine knows: those configured, and those removed that still hold something.
     pub const DESTINATIONS_MAX: usize = 16;
 
     /// Most records on disk. Each takes about 100 bytes of memory for its place in the index, so this many take at most half of

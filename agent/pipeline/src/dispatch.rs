@@ -17,7 +17,7 @@ use crate::quarantine::FoundBad;
 use crate::queue::{Part, Queue};
 use crate::sorted::SortedMap;
 use crate::suspects::Suspects;
-use crate::{Circuit, Config, DestinationConfig, DestinationGauge, Progress, RecordId, RetryPolicy, jitter};
+use crate::{Circuit, Config, Delivery, DestinationConfig, DestinationGauge, Progress, RecordId, RetryPolicy, jitter};
 
 /// Shortest pause after a failure: full jitter may draw nearly zero, which would be no pause at all.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -51,6 +51,11 @@ pub(crate) struct Tries {
 /// What a place of the window is for, in bytes: a batch of 512 spans takes about this much. A larger record takes a place for each of
 /// them begun, so that a backlog of large records cannot take more memory on its way than the window stands for, and one record.
 const PLACE_BYTES: u32 = 256 << 10;
+
+/// The places of a destination's window.
+fn window_of(config: &DestinationConfig) -> u32 {
+    u32::try_from(config.in_flight).unwrap_or(u32::MAX).max(1)
+}
 
 /// A record on its way.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +107,9 @@ pub(crate) struct Chosen<'l> {
 /// The state of one destination.
 #[derive(Debug)]
 pub(crate) struct Destination {
-    name: String,
+    pub(crate) name: String,
+    /// False once it was removed: it is routed and sent nothing, and keeps what it holds.
+    pub(crate) is_configured: bool,
     signals: Vec<Signal>,
     window: u32,
     retry: RetryPolicy,
@@ -146,8 +153,9 @@ impl Destination {
     pub(crate) fn new(index: usize, config: &DestinationConfig, whole: &Config) -> Self {
         Self {
             name: config.name.clone(),
+            is_configured: true,
             signals: config.signals.clone(),
-            window: u32::try_from(config.in_flight).unwrap_or(u32::MAX).max(1),
+            window: window_of(config),
             retry: config.retry,
             bit: 1 << index,
             queues: PerClass::default(),
@@ -173,8 +181,39 @@ impl Destination {
         }
     }
 
+    /// One that was removed, and is known because of what it holds.
+    pub(crate) fn removed(index: usize, name: &str, whole: &Config) -> Self {
+        let retry = RetryPolicy { initial: PAUSE_MIN, max: PAUSE_MIN, deadline: None };
+        let config = DestinationConfig { name: name.to_owned(), signals: Vec::new(), in_flight: 1, retry, delivery: Delivery::Required };
+        Self { is_configured: false, ..Self::new(index, &config, whole) }
+    }
+
     pub(crate) fn takes(&self, signal: Signal) -> bool {
-        self.signals.is_empty() || self.signals.contains(&signal)
+        self.is_configured && (self.signals.is_empty() || self.signals.contains(&signal))
+    }
+
+    /// Obeys another configuration from here on. What it holds stays, and what is known of how it does, unless it was removed.
+    pub(crate) fn obey(&mut self, now: Duration, config: &DestinationConfig, lanes: &PerClass<Lane>) {
+        if !self.is_configured {
+            self.forget_health(now, lanes);
+        }
+        self.is_configured = true;
+        self.signals.clone_from(&config.signals);
+        self.window = window_of(config);
+        self.retry = config.retry;
+    }
+
+    /// The classes take turns by other weights.
+    pub(crate) fn reweigh(&mut self, classes: &[crate::ClassPolicy; Class::COUNT]) {
+        self.turns = Turns::new(classes);
+    }
+
+    /// It is reached by another way, or again: what was learnt before says nothing of it. What waited for that is backlog.
+    pub(crate) fn forget_health(&mut self, now: Duration, lanes: &PerClass<Lane>) {
+        if !self.is_configured || self.is_failing() && now.saturating_sub(self.health_since) >= OUTAGE_MIN {
+            self.begin_replay(now, lanes);
+        }
+        (self.health, self.health_since, self.asked_until) = (Health::Closed, now, None);
     }
 
     /// A record is there to be sent.
@@ -187,7 +226,7 @@ impl Destination {
     pub(crate) fn choose<'l>(&mut self, now: Duration, lanes: &'l PerClass<Lane>, is_ending: bool) -> Option<Chosen<'l>> {
         self.end_rests(now);
         self.replay_at = None;
-        if self.waiting == 0 || !self.has_room() || !self.end_pause(now) {
+        if !self.is_configured || self.waiting == 0 || !self.has_room() || !self.end_pause(now) {
             return None;
         }
         let others_wait = self.waiting > self.suspects.waiting();
@@ -497,6 +536,25 @@ impl Destination {
         !matches!(self.health, Health::Closed)
     }
 
+    /// Whether it can make no use of what lies in memory.
+    pub(crate) const fn is_stuck(&self) -> bool {
+        !self.is_configured || self.is_failing()
+    }
+
+    /// Whether it has yet to settle a record.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.waiting > 0 || !self.resting.is_empty() || !self.aside.is_empty() || self.is_any_in_flight()
+    }
+
+    /// Whether the shell has any record in hand.
+    pub(crate) fn is_any_busy(&self) -> bool {
+        self.is_any_in_flight() || self.aside.keys().any(|&id| self.aside(id).is_some())
+    }
+
+    pub(crate) fn is_any_in_flight(&self) -> bool {
+        self.places > 0
+    }
+
     const fn failures(&self) -> u32 {
         match self.health {
             Health::Closed => 0,
@@ -507,12 +565,12 @@ impl Destination {
     /// Whether nothing is on its way and nothing could be sent without waiting for the destination, or the disk, to recover.
     pub(crate) fn is_at_rest(&self) -> bool {
         let is_copying = self.aside.keys().any(|id| !self.resting.contains_key(id));
-        self.places == 0 && !is_copying && (self.waiting == 0 || self.is_failing() || self.asked_until.is_some())
+        self.places == 0 && !is_copying && (self.waiting == 0 || self.is_stuck() || self.asked_until.is_some())
     }
 
     /// When a poll may yield because time passed.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
-        if !self.has_room() {
+        if !self.is_configured || !self.has_room() {
             return None;
         }
         let pause = self.pause_until().filter(|_| self.waiting > 0);
@@ -546,7 +604,7 @@ impl Destination {
 
     /// Something could be sent at once.
     fn could_send(&self, now: Duration) -> bool {
-        self.waiting > 0 && self.has_room() && self.pause_until().is_none_or(|until| until <= now)
+        self.is_configured && self.waiting > 0 && self.has_room() && self.pause_until().is_none_or(|until| until <= now)
     }
 
     pub(crate) fn progress(&self, now: Duration, may_send: bool) -> Progress {
@@ -559,6 +617,7 @@ impl Destination {
             name: self.name.clone(),
             in_flight: self.in_flight.iter().map(|(_, flights)| flights.len()).sum(),
             circuit: match self.health {
+                _ if !self.is_configured => Circuit::Removed,
                 _ if backing_off_until.is_some() => Circuit::Open,
                 Health::Closed => Circuit::Closed,
                 Health::Open { .. } | Health::HalfOpen { .. } => Circuit::HalfOpen,
@@ -566,7 +625,7 @@ impl Destination {
             backing_off_until,
             consecutive_failures: self.failures(),
             disk_bytes,
-            replay_bytes_per_second: self.is_replaying().then(|| self.governor.rate()),
+            replay_bytes_per_second: (self.is_configured && self.is_replaying()).then(|| self.governor.rate()),
         }
     }
 }

@@ -79,12 +79,15 @@ pub struct Pipeline {
     pub(crate) tenants: Tenants,
     pub(crate) lanes: PerClass<Lane>,
     pub(crate) storing: PerClass<SortedMap<Storing>>,
-    /// Held records whose body is on disk alone.
+    /// Held records whose body is on disk alone, and that a configured destination waits for.
     pub(crate) down: u64,
     /// Held records in memory alone, and their items.
     pub(crate) volatile_records: u64,
     pub(crate) volatile_items: u64,
+    /// Those configured and those removed, in the order of their bits. The first books of `books` and of `missed` are theirs.
     pub(crate) destinations: Vec<Destination>,
+    /// Bits of the configured ones.
+    pub(crate) configured: u16,
     pub(crate) searched: Searched,
     pub(crate) drain: DrainRate,
     pub(crate) expiry: Expiry,
@@ -127,6 +130,7 @@ impl Pipeline {
             volatile_records: 0,
             volatile_items: 0,
             missed: vec![Default::default(); destinations.len()],
+            configured: destinations.iter().fold(0, |bits, destination| bits | destination.bit),
             destinations,
             searched: Searched::default(),
             drain: DrainRate::default(),
@@ -188,7 +192,11 @@ impl Pipeline {
             splits: self.splits,
             tenants: self.tenants.gauges(),
             phase: self.lifecycle.phase(),
-            destinations: (0..).zip(&self.destinations).map(|(index, each)| each.gauge(self.space.shares.bytes(index))).collect(),
+            destinations: (0..)
+                .zip(&self.destinations)
+                .filter(|(index, each)| each.is_configured || each.holds_any() || self.space.shares.bytes(*index) > 0)
+                .map(|(index, destination)| destination.gauge(self.space.shares.bytes(index)))
+                .collect(),
             destination_disk_bytes_max: self.space.shares.bytes_max(),
         }
     }
@@ -288,6 +296,11 @@ impl Pipeline {
                 destination.queues[id.class].settled.insert(id.sequence);
                 if skipped & destination.bit != 0 {
                     book.turn_down(entry.signal, &entry.counts, DropReason::DiskFull);
+                } else if destination.takes(entry.signal)
+                    && let Some(missed) = self.missed.get_mut(index)
+                {
+                    // It came to take the signal after the record was offered.
+                    crate::moves::add_counts(missed, entry.signal, &entry.counts);
                 }
                 continue;
             }
@@ -298,12 +311,14 @@ impl Pipeline {
                 crate::moves::add_counts(&mut destination.volatile, entry.signal, &entry.counts);
             }
         }
+        let unsettled = entry.unsettled;
         self.keep(id, entry);
+        self.drop_if_removed(id, unsettled);
     }
 
     /// Puts an entry, whose items the books hold already, among the held ones.
     pub(crate) fn keep(&mut self, id: RecordId, entry: Entry) {
-        self.down += u64::from(entry.body.is_none());
+        self.down += u64::from(entry.is_down(self.configured));
         self.expiry.watch(self.now, &entry);
         let lane = &mut self.lanes[id.class];
         if entry.place == Place::Disk {
@@ -333,10 +348,12 @@ impl Pipeline {
             crate::moves::subtract_counts(&mut destination.volatile, entry.signal, &entry.counts);
         }
         destination.queues[id.class].settled.insert(id.sequence);
+        let was_down = entry.is_down(self.configured);
         entry.unsettled &= !destination.bit;
+        self.down -= u64::from(was_down) - u64::from(entry.is_down(self.configured));
         self.is_dirty = true;
         if entry.unsettled != 0 {
-            self.lower_if_only_failing_wait(id);
+            self.lower_if_only_stuck_wait(id);
         } else if let Some(entry) = lane.entries.remove_at(found) {
             lane.stored.remove(id.sequence);
             lane.released.insert(id.sequence);
@@ -350,8 +367,6 @@ impl Pipeline {
     fn give_back(&mut self, id: RecordId, entry: &Entry) {
         if entry.body.is_some() {
             self.space.give_memory(id.class, entry.size());
-        } else {
-            self.down -= 1;
         }
         if entry.place == Place::Disk {
             self.space.give_disk(u64::from(entry.bytes));
@@ -361,11 +376,11 @@ impl Pipeline {
         }
     }
 
-    /// A record on disk that only failing destinations wait for leaves memory to those who can use it.
-    fn lower_if_only_failing_wait(&mut self, id: RecordId) {
+    /// A record on disk that only failing or removed destinations wait for leaves memory to those who can use it.
+    pub(crate) fn lower_if_only_stuck_wait(&mut self, id: RecordId) {
         let Some(entry) = self.lanes[id.class].entries.get_mut(&id.sequence) else { return };
         let waits = |destination: &Destination| entry.unsettled & destination.bit != 0;
-        if entry.place != Place::Disk || entry.body.is_none() || self.destinations.iter().any(|each| waits(each) && !each.is_failing()) {
+        if entry.place != Place::Disk || entry.body.is_none() || self.destinations.iter().any(|each| waits(each) && !each.is_stuck()) {
             return;
         }
         for (destination, book) in self.destinations.iter().zip(&mut self.books.destinations) {
@@ -374,7 +389,7 @@ impl Pipeline {
             }
         }
         entry.body = None;
-        self.down += 1;
+        self.down += u64::from(entry.is_down(self.configured));
         let size = entry.size();
         self.space.give_memory(id.class, size);
     }
@@ -406,7 +421,10 @@ impl Pipeline {
 
     pub(crate) fn remaining(&self) -> Remaining {
         let sending = match self.config.mode {
-            BufferMode::Memory => self.volatile_records > 0,
+            BufferMode::Memory => self
+                .destinations
+                .iter()
+                .any(|destination| destination.is_any_in_flight() || destination.is_configured && destination.holds_any()),
             BufferMode::Spill | BufferMode::Mirror => self.destinations.iter().any(|destination| !destination.is_at_rest()),
             BufferMode::Archive => false,
         };
@@ -422,6 +440,11 @@ impl Entry {
     /// The state of a record that waits and was not tried yet.
     pub(crate) const fn waiting_state(&self) -> HeldState {
         if self.body.is_some() { HeldState::Queued } else { HeldState::OnDisk }
+    }
+
+    /// Whether its body is on disk alone and one of these destinations waits for it.
+    pub(crate) const fn is_down(&self, configured: u16) -> bool {
+        self.body.is_none() && self.unsettled & configured != 0
     }
 
     pub(crate) fn size(&self) -> Size {

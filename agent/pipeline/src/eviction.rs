@@ -16,6 +16,13 @@ use crate::{Config, Pipeline, RecordId};
 pub(crate) struct Searched([PerClass<u64>; Config::DESTINATIONS_MAX]);
 
 impl Searched {
+    /// Another destination has the index.
+    pub(crate) fn forget(&mut self, index: usize) {
+        if let Some(from) = self.0.get_mut(index) {
+            *from = PerClass::default();
+        }
+    }
+
     /// A record may be evicted that could not be before.
     pub(crate) fn look_again(&mut self, index: usize, id: RecordId) {
         if let Some(from) = self.0.get_mut(index) {

@@ -228,9 +228,9 @@ pub struct Gauges {
     pub tenants: Vec<TenantGauge>,
     /// Where the engine is in its life.
     pub phase: Phase,
-    /// One per configured destination.
+    /// One per configured destination, and one per removed destination that still holds something.
     pub destinations: Vec<DestinationGauge>,
-    /// What each of them may hold on disk, in bytes.
+    /// What each configured one may hold on disk, in bytes.
     pub destination_disk_bytes_max: u64,
 }
 
@@ -243,11 +243,13 @@ pub enum Circuit {
     Open,
     /// One at a time, until it answers one.
     HalfOpen,
+    /// None: it is configured no more, and keeps what it holds.
+    Removed,
 }
 
 impl Circuit {
     /// All states.
-    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+    pub const ALL: [Self; 4] = [Self::Closed, Self::Open, Self::HalfOpen, Self::Removed];
 
     /// Its name in metrics.
     #[must_use]
@@ -256,6 +258,7 @@ impl Circuit {
             Self::Closed => "closed",
             Self::Open => "open",
             Self::HalfOpen => "half_open",
+            Self::Removed => "removed",
         }
     }
 }

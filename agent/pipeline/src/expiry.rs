@@ -28,6 +28,12 @@ impl Expiry {
         Self { max_age, next: Duration::MAX, started_unix_ms }
     }
 
+    /// Another limit from here on: everything is looked at.
+    pub(crate) fn obey(&mut self, max_age: Option<Duration>, now: Duration) {
+        self.max_age = max_age;
+        self.next = if max_age.is_some() { now } else { Duration::MAX };
+    }
+
     /// A record begins to wait, or waits again.
     pub(crate) fn watch(&mut self, now: Duration, entry: &Entry) {
         let Some(max_age) = self.max_age else { return };
@@ -49,7 +55,8 @@ impl Pipeline {
         (self.expiry.next != Duration::MAX && self.lifecycle.may_send()).then_some(self.expiry.next)
     }
 
-    /// Drops what is too old, if it is time to look. What is on its way, or being copied out, is about to settle; if it comes back it is looked at then.
+    /// Drops what is too old, if it is time to look. What is on its way, or being copied out, is about to settle; if it comes back it
+    /// is looked at then.
     pub(crate) fn drop_expired(&mut self) {
         let Some(max_age) = self.expiry.max_age else { return };
         if self.now < self.expiry.next || !self.lifecycle.may_send() {

@@ -256,7 +256,8 @@ impl Pipeline {
 
     /// Whether importance must be looked at item by item.
     fn is_under_pressure(&self) -> bool {
-        self.space.is_over_soft() || self.down > 0 || self.destinations.iter().any(crate::dispatch::Destination::is_failing)
+        let is_any_failing = || self.destinations.iter().any(|destination| destination.is_configured && destination.is_failing());
+        self.space.is_over_soft() || self.down > 0 || is_any_failing()
     }
 
     fn refuse(&mut self, signal: Signal, counts: &ClassCounts, reason: RefuseReason, bytes: u64) -> Verdict {

@@ -15,7 +15,8 @@
 //! it has nothing, after every event and at `poll_timeout`, and report each with `handle_outcome`, or with `handle_slice_outcome`
 //! where a part was asked for; with a disk, copy out what `poll_set_aside` gives and report `handle_set_aside`; while
 //! `is_checkpoint_due`, persist `checkpoint()` five times a second and report `handle_checkpointed`. Told to end: `handle_shutdown`,
-//! then `poll_phase` and `poll_timeout` until `Stopped`, with `poll_flush` while `Flushing`, then a last checkpoint.
+//! then `poll_phase` and `poll_timeout` until `Stopped`, with `poll_flush` while `Flushing`, then a last checkpoint. `reconfigure` at
+//! any time while it runs; poll for the destinations it returns from then on, and report what was handed out before as ever.
 //!
 //! # Where a record goes
 //!
@@ -50,9 +51,18 @@
 //! - A refused client is told to wait 1 s to 5 s, computed from the measured drain rate. What can never fit is `TooLarge`; a
 //!   signal that no destination takes is `Unsupported` (from the kernel: filtered).
 //!
+//! # Another configuration
+//!
+//! Everything but the mode and the number of tenants may change in one step: budgets, thresholds, weights, windows, policies, destinations. Nothing is moved or
+//! counted by it, but for what a policy drops: bounds that became smaller are kept from there on, and what is above them leaves by
+//! itself (or is evicted, where the disk's policy is to evict). A record is owed to those who took its signal when it was offered.
+//! What a removed destination holds is kept and shown, is sent to nobody, and takes its room off the shares of the others; it is
+//! dropped as `ConfigRemoved` only when policy says so. A destination that returns under its name finds it, after a restart too.
+//!
 //! # Limits and invariants
 //!
-//! - At most 16 destinations; records on disk at most `Config::disk_records_max`; in-flight records per destination at most its
+//! - At most 16 destinations, those removed that still hold something included: one more is refused while the engine runs, and at a
+//!   start there is no place for what it held, which is dropped as `ConfigRemoved`. Records on disk at most `Config::disk_records_max`; in-flight records per destination at most its
 //!   window, and one while it fails. Everything else is bounded by the room above.
 //! - `Pipeline::check` holds after every call. A record is settled once per destination. An id is never used twice.
 //! - A retry deadline counts from a record's receipt, or from the start of this process if that is later. The age limit counts from the
@@ -100,6 +110,7 @@ mod poison;
 mod quarantine;
 mod queue;
 mod ranges;
+mod reconfigure;
 mod record;
 mod recovery;
 mod sending;
@@ -114,7 +125,7 @@ mod usual;
 
 pub use books::{Books, Broken, DestinationBook, DestinationCell, Held, InputCell, KernelBook};
 pub use checkpoint::CHECKPOINT_RANGES_MAX;
-pub use config::{BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, RetryPolicy};
+pub use config::{BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, OnRemoved, RetryPolicy};
 pub use dispatch::{REPLAY_SPREAD, SERVER_PAUSE_MAX};
 pub use engine::Pipeline;
 pub use exchange::{
@@ -124,6 +135,7 @@ pub use exchange::{
 pub use limit::LIMIT_DWELL;
 pub use quarantine::{Copied, Quarantined, SetAside};
 pub use ranges::IdRanges;
+pub use reconfigure::ReconfigureError;
 pub use record::{DestinationIndex, RecordId, Stored};
 pub use space::RECORD_DISK_BYTES;
 pub use standing::Standing;

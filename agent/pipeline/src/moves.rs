@@ -47,10 +47,9 @@ pub(crate) enum Rest {
 
 impl Books {
     pub(crate) fn for_destinations<'a>(names: impl Iterator<Item = &'a str>) -> Self {
-        let book = |name: &str| DestinationBook { name: name.to_owned(), cells: Default::default(), attempts: 0 };
         Self {
             inputs: Default::default(),
-            destinations: names.map(book).collect(),
+            destinations: names.map(DestinationBook::new).collect(),
             kernel: KernelBook::default(),
             requests_refused: [0; RefuseReason::COUNT],
             crash_volatile_bounds: (0, 0),
@@ -111,6 +110,10 @@ impl Books {
 }
 
 impl DestinationBook {
+    pub(crate) fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), cells: Default::default(), attempts: 0 }
+    }
+
     /// Items are routed here and begin to wait.
     pub(crate) fn take_on(&mut self, signal: Signal, counts: &ClassCounts, state: HeldState) {
         self.each(signal, counts, |cell, items| {
@@ -174,6 +177,10 @@ impl DestinationBook {
             *slot = std::mem::take(&mut cell.held.quarantined);
         }
         known
+    }
+
+    pub(crate) fn is_any_quarantined(&self) -> bool {
+        self.cells.iter().flatten().any(|cell| cell.held.quarantined > 0)
     }
 
     /// Items that the books knew lie in quarantine.
@@ -286,7 +293,7 @@ pub(crate) const fn row<T>(table: &[T; Signal::COUNT], signal: Signal) -> &T {
 
 /// The row of one signal, to be changed.
 #[expect(clippy::indexing_slicing, reason = "the table has a row for every signal")]
-const fn row_mut<T>(table: &mut [T; Signal::COUNT], signal: Signal) -> &mut T {
+pub(crate) const fn row_mut<T>(table: &mut [T; Signal::COUNT], signal: Signal) -> &mut T {
     &mut table[signal.index()]
 }
 

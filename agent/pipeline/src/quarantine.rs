@@ -8,7 +8,8 @@ use bytes::Bytes;
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
 
 use crate::moves::{HeldState, ItemTable, Rest, Settlement, row};
-use crate::{Checkpoint, DestinationIndex, Pipeline, RecordId};
+use crate::reconfigure::REMOVED_BOOKS_MAX;
+use crate::{Checkpoint, DestinationBook, DestinationIndex, Pipeline, RecordId};
 
 /// Items to be copied out of a record and kept where they pin nothing; ends in `handle_set_aside`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +104,7 @@ impl Pipeline {
         let index = usize::from(destination.0);
         let Some(state) = self.destinations.get_mut(index) else { return false };
         let Some(flight) = state.aside(id) else { return false };
+        let bit = state.bit;
         let how = match copied {
             Copied::Stored => Settlement::Quarantined,
             Copied::Full => Settlement::Dropped(state.reason(id)),
@@ -112,6 +114,7 @@ impl Pipeline {
                 if let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) {
                     self.expiry.watch(self.now, entry);
                 }
+                self.drop_if_removed(id, bit);
                 return false;
             }
             Copied::LocalFault => Settlement::Dropped(DropReason::DiskError),
@@ -138,10 +141,12 @@ impl Pipeline {
     /// The files say what is in quarantine; `known` is what the checkpoint's books said, per destination.
     pub(crate) fn recover_quarantine(&mut self, checkpoint: Option<&Checkpoint>, found: &[Quarantined], mut known: Vec<ItemTable>) {
         for aside in found {
-            let Some(position) = self.books.destinations.iter().position(|book| book.name == aside.destination) else { continue };
+            let Some(position) = self.book_of(&aside.destination) else { continue };
+            known.resize(self.books.destinations.len(), ItemTable::default());
             let settled = checkpoint.and_then(|checkpoint| checkpoint.settled.iter().find(|(name, _)| *name == aside.destination));
+            // A destination that the checkpoint does not list was removed, and held nothing but its quarantine.
             let is_settled =
-                settled.and_then(|(_, classes)| classes.get(aside.id.class.index())).is_some_and(|ids| ids.contains(aside.id.sequence));
+                settled.is_none_or(|(_, classes)| classes.get(aside.id.class.index()).is_some_and(|ids| ids.contains(aside.id.sequence)));
             let is_known = is_settled && known.get_mut(position).is_some_and(|known| take_known(known, aside));
             if !is_known && !self.settle_aside(position, aside) {
                 self.receive_aside(position, aside);
@@ -152,6 +157,17 @@ impl Pipeline {
         for (book, lost) in self.books.destinations.iter_mut().zip(&known) {
             book.lose_quarantined(lost);
         }
+    }
+
+    /// The position of the books of this name; a destination that came and left between two checkpoints gets some, if there is room.
+    fn book_of(&mut self, name: &str) -> Option<usize> {
+        let books = &mut self.books.destinations;
+        let known = books.iter().position(|book| book.name == name);
+        if known.is_none() && books.len() < self.destinations.len() + REMOVED_BOOKS_MAX {
+            books.push(DestinationBook::new(name));
+            return Some(books.len() - 1);
+        }
+        known
     }
 
     /// A record that waits although its file is there: the process ended between the file and the checkpoint. Whether there is one.

@@ -2,7 +2,8 @@
 
 use vocabulary::{Class, ClassCounts, Signal};
 
-/// Position of a destination in `Config::destinations`.
+/// Names one destination for as long as it holds anything: its position in the first `Config::destinations`, and what
+/// `Pipeline::reconfigure` says for those that came later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationIndex(pub u8);
 

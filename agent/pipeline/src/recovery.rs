@@ -7,27 +7,28 @@
 //! What lies in quarantine is what its files say: its record is settled there, whether or not a checkpoint had come to know it.
 //!
 //! What the books held beyond the records found is gone: `CrashVolatile` if memory held it, `Corrupt` if the disk did,
-//! `ConfigRemoved` if its destination is configured no more.
+//! `ConfigRemoved` if its destination is configured no more and policy is to drop that.
 
 use std::time::Duration;
 
 use vocabulary::{Class, DropReason};
 
+use crate::dispatch::Destination;
 use crate::engine::{Entry, Place};
 use crate::expiry::Expiry;
 use crate::moves::DestinationCells;
-use crate::{Books, Checkpoint, IdRanges, Pipeline, Quarantined, RecordId, Recovered, Standing, Stored, Tenant};
+use crate::{
+    Books, Checkpoint, Config, DestinationBook, IdRanges, OnRemoved, Pipeline, Quarantined, RecordId, Recovered, Standing, Stored, Tenant,
+};
 
 /// Ids skipped at a start: more than memory-only intake can have used since a checkpoint (`VOLATILE_ALLOWANCE`), even if the
 /// newest checkpoint was lost and an older one counts. So no id is used twice.
 const SKIPPED_IDS: u64 = 1 << 20;
-/// Books of removed destinations that are kept, so that renaming destinations for ever cannot grow the checkpoint.
-const REMOVED_BOOKS_MAX: usize = 64;
 
 /// What the checkpoint says of a record.
 enum Known {
     Settled,
-    /// Bits of the configured destinations that still need it.
+    /// Bits of the destinations that still need it.
     Held {
         bits: u16,
         was_stored: bool,
@@ -42,6 +43,7 @@ impl Pipeline {
         let next = first_free(checkpoint.as_ref(), &stored, quarantined.as_deref().unwrap_or_default(), next_sequence);
         let mut fresh = Vec::new();
         if let Some(checkpoint) = &checkpoint {
+            self.keep_removed(checkpoint);
             let mut expected = self.adopt_books(checkpoint);
             for record in stored {
                 match self.look_up(checkpoint, record.id) {
@@ -55,7 +57,7 @@ impl Pipeline {
         } else {
             fresh = stored;
         }
-        self.note_missed();
+        self.missed = self.books.destinations.iter().take(self.destinations.len()).map(|book| self.books.never_offered(book)).collect();
         for record in fresh {
             self.receive_found(&record);
         }
@@ -76,7 +78,24 @@ impl Pipeline {
         self.is_dirty = true;
     }
 
-    /// Takes over the checkpoint's totals, with nothing held; returns what was, per configured destination.
+    /// Destinations that are configured no more and held something outside the quarantine are known again as removed, if policy is to
+    /// keep that. For those beyond the most the engine knows there is no index: what they held is dropped as `ConfigRemoved`.
+    fn keep_removed(&mut self, checkpoint: &Checkpoint) {
+        if self.config.on_removed == OnRemoved::Drop {
+            return;
+        }
+        let holds = |book: &&DestinationBook| book.cells.iter().flatten().any(|cell| cell.held.total() > cell.held.quarantined);
+        for book in checkpoint.books.destinations.iter().filter(holds) {
+            let index = self.destinations.len();
+            if index < Config::DESTINATIONS_MAX && !self.destinations.iter().any(|destination| destination.name == book.name) {
+                self.destinations.push(Destination::removed(index, &book.name, &self.config));
+                self.books.destinations.push(DestinationBook::new(&book.name));
+                self.space.shares.remove(index);
+            }
+        }
+    }
+
+    /// Takes over the checkpoint's totals, with nothing held; returns what was, per destination.
     fn adopt_books(&mut self, checkpoint: &Checkpoint) -> Vec<DestinationCells> {
         let Books { inputs, destinations, kernel, requests_refused, crash_volatile_bounds } = checkpoint.books.clone();
         (self.books.inputs, self.books.requests_refused) = (inputs, requests_refused);
@@ -86,7 +105,7 @@ impl Pipeline {
         let mut expected = vec![DestinationCells::default(); self.destinations.len()];
         for mut old in destinations {
             let held = old.take_held();
-            if let Some(index) = self.config.destinations.iter().position(|config| config.name == old.name) {
+            if let Some(index) = self.destinations.iter().position(|destination| destination.name == old.name) {
                 if let (Some(book), Some(slot)) = (self.books.destinations.get_mut(index), expected.get_mut(index)) {
                     *book = old;
                     *slot = held;
@@ -94,9 +113,7 @@ impl Pipeline {
                 continue;
             }
             old.write_off(&held, DropReason::ConfigRemoved);
-            if self.books.destinations.len() < self.destinations.len() + REMOVED_BOOKS_MAX {
-                self.books.destinations.push(old);
-            }
+            self.remember(old);
         }
         expected
     }
@@ -108,9 +125,9 @@ impl Pipeline {
             Standing::Held { needing, was_stored } => {
                 let names = checkpoint.settled.iter().map(|(name, _)| name);
                 let needing = names.enumerate().filter(|(position, _)| needing & (1 << position) != 0);
-                let index = |name: &String| self.config.destinations.iter().position(|config| config.name == *name);
-                let bit = |index: usize| self.destinations.get(index).map_or(0, |destination| destination.bit);
-                Known::Held { bits: needing.filter_map(|(_, name)| index(name)).fold(0, |bits, index| bits | bit(index)), was_stored }
+                let bit =
+                    |name: &String| self.destinations.iter().find(|destination| destination.name == *name).map_or(0, |known| known.bit);
+                Known::Held { bits: needing.fold(0, |bits, (_, name)| bits | bit(name)), was_stored }
             }
         }
     }
@@ -137,11 +154,6 @@ impl Pipeline {
         for (book, expected) in self.books.destinations.iter_mut().zip(expected) {
             book.write_off(expected, DropReason::Corrupt);
         }
-    }
-
-    /// What a destination was never offered, because it was not configured then.
-    fn note_missed(&mut self) {
-        self.missed = self.books.destinations.iter().take(self.destinations.len()).map(|book| self.books.never_offered(book)).collect();
     }
 
     /// A record that no checkpoint knows: its client was not told, or will not be told again, so it counts from here on.
@@ -207,7 +219,7 @@ fn entry_of(record: &Stored, unsettled: u16) -> Entry {
 }
 
 /// The numbers from 1 to `next` - 1 without those in `present`, which ascend.
-fn complement(present: impl Iterator<Item = u64>, next: u64) -> IdRanges {
+pub(crate) fn complement(present: impl Iterator<Item = u64>, next: u64) -> IdRanges {
     let mut ranges = IdRanges::default();
     let mut from = 1;
     for sequence in present {

@@ -140,6 +140,7 @@ impl Pipeline {
             book.shift(entry.signal, &entry.counts, HeldState::InFlight, HeldState::WaitingRetry);
         }
         self.expiry.watch(self.now, entry);
+        self.drop_if_removed(id, self.destinations.get(index).map_or(0, |destination| destination.bit));
         self.drop_expired();
     }
 

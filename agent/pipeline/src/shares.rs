@@ -1,11 +1,11 @@
-//! What each destination may hold on disk: the budget divided by the number of destinations, counted in what it has yet to
-//! settle. Plain numbers, copied for a trial together with the rest of the room.
+//! What each destination may hold on disk: the budget, without what removed destinations keep, divided by the number of
+//! configured ones, counted in what each has yet to settle. Plain numbers, copied for a trial together with the rest of the room.
 
 use vocabulary::Class;
 
 use crate::checkpoint::CHECKPOINT_RANGES_MAX;
 use crate::space::{is_low, on_disk, share};
-use crate::{Config, Delivery, OnFull};
+use crate::{Config, Delivery, DestinationIndex, OnFull};
 
 /// What a destination does with a record that its share has no room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,39 +25,90 @@ struct Held {
     bytes: u64,
     records: u64,
     when_full: WhenFull,
+    /// Configured no more: what it holds is taken off the budget before the others divide it.
+    is_removed: bool,
 }
 
 /// All shares. Because a record on disk is counted by each destination that needs it, the sum of the shares bounds the disk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shares {
     held: [Held; Config::DESTINATIONS_MAX],
+    budget: Budget,
     bytes_max: u64,
     bytes_max_low: u64,
     records_max: u64,
     ranges_max: u64,
 }
 
+/// What is divided, and how.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    bytes: u64,
+    records: u64,
+    parts: u64,
+    low_percent: u32,
+}
+
 impl Shares {
     pub(crate) fn new(config: &Config) -> Self {
-        let count = config.destinations.len().max(1) as u64;
-        let bytes_max = config.disk_bytes / count;
         let mut held = [Held::default(); Config::DESTINATIONS_MAX];
         for (held, destination) in held.iter_mut().zip(&config.destinations) {
             held.when_full = when_full(config.on_full, destination.delivery);
         }
-        Self {
-            held,
-            bytes_max,
-            bytes_max_low: if config.soft_percent >= 100 { bytes_max } else { share(bytes_max, config.soft_percent) },
-            records_max: (config.disk_records_max() / count).max(1),
-            // Ids on disk cost a range at most where some destination's settled ids do, hence the half.
-            ranges_max: CHECKPOINT_RANGES_MAX / 2 / count,
+        Self::divided(config, held)
+    }
+
+    /// The same use under another configuration; `indexes` are those of its destinations, and all others are removed.
+    pub(crate) fn within(self, config: &Config, indexes: &[DestinationIndex]) -> Self {
+        let held = self.held.map(|held| Held { when_full: WhenFull::Refuse, is_removed: true, ..held });
+        let mut shares = Self::divided(config, held);
+        for (index, destination) in indexes.iter().zip(&config.destinations) {
+            if let Some(held) = shares.held.get_mut(usize::from(index.0)) {
+                (held.when_full, held.is_removed) = (when_full(config.on_full, destination.delivery), false);
+            }
         }
+        shares.divide();
+        shares
+    }
+
+    /// The destination of this index is configured no more. To be called before it takes anything.
+    pub(crate) fn remove(&mut self, index: usize) {
+        if let Some(held) = self.held.get_mut(index) {
+            (held.when_full, held.is_removed) = (WhenFull::Refuse, true);
+        }
+    }
+
+    fn divided(config: &Config, held: [Held; Config::DESTINATIONS_MAX]) -> Self {
+        let parts = config.destinations.len().max(1) as u64;
+        let low_percent = config.soft_percent.min(100);
+        let budget = Budget { bytes: config.disk_bytes, records: config.disk_records_max(), parts, low_percent };
+        // Ids on disk cost a range at most where some destination's settled ids do, hence the half.
+        let ranges_max = CHECKPOINT_RANGES_MAX / 2 / parts;
+        let mut shares = Self { held, budget, bytes_max: 0, bytes_max_low: 0, records_max: 0, ranges_max };
+        shares.divide();
+        shares
+    }
+
+    /// Divides what removed destinations leave of the budget.
+    fn divide(&mut self) {
+        let Budget { bytes, records, parts, low_percent } = self.budget;
+        let removed = self.held.iter().filter(|held| held.is_removed);
+        let (kept_bytes, kept_records) =
+            removed.fold((0_u64, 0_u64), |(bytes, records), held| (bytes.saturating_add(held.bytes), records + held.records));
+        self.bytes_max = bytes.saturating_sub(kept_bytes) / parts;
+        self.bytes_max_low = share(self.bytes_max, low_percent);
+        self.records_max = (records.saturating_sub(kept_records) / parts).max(1);
     }
 
     /// Most bytes a destination may hold.
     pub(crate) const fn bytes_max(&self) -> u64 {
         self.bytes_max
+    }
+
+    /// Whether a record could have room if removed destinations held nothing.
+    pub(crate) fn could_ever_fit(&self, class: Class, body: u64) -> bool {
+        let Budget { bytes, parts, low_percent, .. } = self.budget;
+        on_disk(body) <= if is_low(class) { share(bytes / parts, low_percent) } else { bytes / parts }
     }
 
     /// Most bytes a destination may hold for a record of this class to be taken on. One that evicts makes room for important
@@ -109,6 +160,7 @@ impl Shares {
             held.bytes = held.bytes.saturating_add(on_disk(body));
             held.records += 1;
         }
+        self.divide_again(bits);
     }
 
     /// Destinations need a record on disk no more.
@@ -116,6 +168,14 @@ impl Shares {
         for held in self.of_mut(bits) {
             held.bytes = held.bytes.saturating_sub(on_disk(body));
             held.records = held.records.saturating_sub(1);
+        }
+        self.divide_again(bits);
+    }
+
+    /// What the destinations of these bits hold has changed.
+    fn divide_again(&mut self, bits: u16) {
+        if self.of(bits).any(|held| held.is_removed) {
+            self.divide();
         }
     }
 

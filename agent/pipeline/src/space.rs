@@ -55,6 +55,11 @@ impl Quantity {
         Self { limit, pool: limit.saturating_sub(reserved.0.iter().sum()), reserved, used: PerClass::default() }
     }
 
+    /// The same use under other limits.
+    fn within(self, limit: u64, config: &Config) -> Self {
+        Self { used: self.used, ..Self::new(limit, config) }
+    }
+
     fn total(&self) -> u64 {
         self.used.0.iter().sum()
     }
@@ -166,6 +171,24 @@ impl Space {
         }
     }
 
+    /// The same use under other limits. `shares` are those of the other configuration.
+    pub(crate) fn reconfigure(&mut self, config: &Config, shares: Shares) {
+        let Self { now, bytes, items, soft, disk_bytes, is_countable, volatile_total, volatile_ceiling, .. } = *self;
+        *self = Self {
+            now,
+            bytes: bytes.within(config.memory.bytes, config),
+            items: items.within(config.memory.items, config),
+            soft,
+            disk_bytes,
+            shares,
+            is_countable,
+            volatile_total,
+            volatile_ceiling,
+            ..Self::new(config)
+        };
+        self.update_soft();
+    }
+
     /// Finds room for a record that the destinations in `route` need, and takes it; the rules are those of the crate's page. On disk
     /// it takes the room of those that refuse; the others are asked when the request is taken, for they never refuse it. Where
     /// `is_refused` is set, there is none.
@@ -217,8 +240,8 @@ impl Space {
         addressable
             && match self.mode {
                 BufferMode::Memory => memory,
-                BufferMode::Spill => memory || on_disk(size.bytes) <= self.shares.bytes_max_of(class),
-                BufferMode::Mirror | BufferMode::Archive => on_disk(size.bytes) <= self.shares.bytes_max_of(class),
+                BufferMode::Spill => memory || self.shares.could_ever_fit(class, size.bytes),
+                BufferMode::Mirror | BufferMode::Archive => self.shares.could_ever_fit(class, size.bytes),
             }
     }
 

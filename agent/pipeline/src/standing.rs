@@ -113,6 +113,7 @@ mod tests {
             soft_percent: 100,
             tenants_max: 0,
             replay_seed: 0,
+            on_removed: crate::OnRemoved::Keep,
             classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
             destinations: destinations.iter().map(named).collect(),
         }

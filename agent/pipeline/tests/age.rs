@@ -40,6 +40,7 @@ fn config(mode: BufferMode) -> Config {
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 1 << 20 },
         on_full: OnFull::RefuseIntake,
         max_age: Some(Duration::from_millis(MAX_AGE)),
+        on_removed: pipeline::OnRemoved::Keep,
         soft_percent: 100,
         tenants_max: 0,
         replay_seed: 0,

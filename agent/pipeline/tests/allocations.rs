@@ -49,6 +49,7 @@ impl Flow {
             soft_percent: 90,
             tenants_max: TENANTS.len(),
             replay_seed: 0,
+            on_removed: pipeline::OnRemoved::Keep,
             classes: [8, 4, 2, 1].map(|weight| ClassPolicy { weight, reserved_percent: 10 }),
             destinations: vec![destination("primary"), destination("archive")],
         };

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, Circuit, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, LIMIT_DWELL, MemoryLimits, OnFull, Origin,
-    Outcome, Part, Phase, Pipeline, REPLAY_SPREAD, RecordId, Recovered, Refusal, Request, RetryPolicy, Stored, Verdict,
+    BufferMode, Circuit, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, LIMIT_DWELL, MemoryLimits, OnFull, OnRemoved,
+    Origin, Outcome, Part, Phase, Pipeline, REPLAY_SPREAD, RecordId, Recovered, Refusal, Request, RetryPolicy, Stored, Verdict,
 };
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
@@ -35,6 +35,7 @@ fn config(mode: BufferMode, destinations: &[&str]) -> Config {
         soft_percent: 90,
         tenants_max: 0,
         replay_seed: 0,
+        on_removed: OnRemoved::Drop,
         classes: [(8, 10), (4, 10), (2, 0), (1, 0)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
         destinations: destinations.iter().map(destination).collect(),
     }

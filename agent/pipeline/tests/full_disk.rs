@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    Admission, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Outcome,
-    Pipeline, RECORD_DISK_BYTES, RecordId, Request, RetryPolicy, Verdict,
+    Admission, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, OnRemoved, Origin,
+    Outcome, Pipeline, RECORD_DISK_BYTES, RecordId, Request, RetryPolicy, Verdict,
 };
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
 
@@ -38,6 +38,7 @@ fn engine(on_full: OnFull, dead: Delivery) -> Pipeline {
         soft_percent: 100,
         tenants_max: 0,
         replay_seed: 0,
+        on_removed: OnRemoved::Keep,
         classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
         destinations: vec![destination("dead", dead), destination("alive", Delivery::Required)],
     };

@@ -54,6 +54,7 @@ fn config(mode: BufferMode, soft_percent: u32) -> Config {
         soft_percent,
         tenants_max: 0,
         replay_seed: 0,
+        on_removed: pipeline::OnRemoved::Keep,
         classes: [(8, 10), (4, 10), (2, 0), (1, 5)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
         destinations: vec![destination],
     }

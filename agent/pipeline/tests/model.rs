@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use pipeline::{
     BufferMode, Checkpoint, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, IdRanges, MemoryLimits, OnFull,
-    Origin, Outcome, Part, Persist, Phase, Pipeline, Quarantined, RecordId, Recovered, Request, RetryPolicy, Send, SetAside, Stored,
-    Verdict,
+    OnRemoved, Origin, Outcome, Part, Persist, Phase, Pipeline, Quarantined, RecordId, Recovered, Request, RetryPolicy, Send, SetAside,
+    Stored, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
@@ -140,6 +140,7 @@ fn config(mode: BufferMode, policy: Policy) -> Config {
         soft_percent: 90,
         tenants_max: 0,
         replay_seed: 0,
+        on_removed: OnRemoved::Keep,
         classes: [(8, 10), (4, 10), (2, 0), (1, 5)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),
         destinations: vec![destination("all", Vec::new(), policy.delivery[0]), destination("logs", vec![Signal::Logs], policy.delivery[1])],
     }

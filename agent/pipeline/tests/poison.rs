@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Outcome,
-    Pipeline, Progress, RecordId, Request, RetryPolicy, Send, Verdict,
+    BufferMode, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, OnRemoved, Origin,
+    Outcome, Pipeline, Progress, RecordId, Request, RetryPolicy, Send, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
@@ -31,6 +31,7 @@ fn engine_with(mode: BufferMode, window: usize) -> Pipeline {
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 1 << 30 },
         on_full: OnFull::RefuseIntake,
         max_age: None,
+        on_removed: OnRemoved::Keep,
         tenants_max: 0,
         replay_seed: 0,
         soft_percent: 100,

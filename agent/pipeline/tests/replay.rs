@@ -28,6 +28,7 @@ fn engine(mode: BufferMode, replay_seed: u64, recovered: Option<Recovered>) -> P
         on_full: OnFull::RefuseIntake,
         max_age: None,
         tenants_max: 0,
+        on_removed: pipeline::OnRemoved::Keep,
         replay_seed,
         soft_percent: 100,
         classes: [(8, 0), (4, 0), (2, 0), (1, 0)].map(|(weight, reserved_percent)| ClassPolicy { weight, reserved_percent }),

@@ -34,6 +34,7 @@ fn engine(mode: BufferMode, tenants_max: usize) -> Pipeline {
         }],
         tenants_max,
         replay_seed: 0,
+        on_removed: pipeline::OnRemoved::Keep,
     };
     Pipeline::new(config, None)
 }

@@ -4,6 +4,7 @@ use pipeline::{BufferMode, Delivery, OnFull, RECORD_DISK_BYTES, Verdict};
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
 use crate::coverage::Sometimes;
+use crate::reconfiguring::gauge;
 use crate::world::World;
 
 /// What a destination holds and gave up, before an offer.
@@ -27,12 +28,12 @@ impl World {
         let Some(process) = &self.process else { return Vec::new() };
         let gauges = process.pipeline.gauges();
         let is_closed = gauges.closed.iter().flatten().any(|is_closed| *is_closed);
-        let share = |(destination, gauge): (usize, &pipeline::DestinationGauge)| Share {
-            disk_bytes: gauge.disk_bytes,
+        let share = |destination| Share {
+            disk_bytes: self.disk_bytes_of(destination),
             is_closed,
             evicted: Class::ALL.map(|class| self.dropped_by(destination, class, DropReason::Evicted)),
         };
-        gauges.destinations.iter().enumerate().map(share).collect()
+        (0..self.plan.config.destinations.len()).map(share).collect()
     }
 
     /// Judges what the answer to an offer, and what the engine did for it, say about full shares.
@@ -44,7 +45,7 @@ impl World {
         for (destination, share) in before.iter().enumerate() {
             self.judge_drops(destination, share, offered);
         }
-        let is_full = |destination: usize| before[destination].disk_bytes + offered.disk_bytes > self.share_bytes_max(offered);
+        let is_full = |destination: usize| before[destination].disk_bytes + offered.disk_bytes > self.share_bytes_max(before, offered);
         match verdict {
             Verdict::Refused(refusal) if refusal.reason == RefuseReason::HardLimit => {
                 let is_full_share = self.takers(offered.signal).any(|destination| self.refuses(destination) && is_full(destination));
@@ -67,7 +68,7 @@ impl World {
         let mut classes = Class::ALL.into_iter().filter(|class| offered.counts[*class] > 0);
         let is_closed = classes.any(|class| gauges.closed[offered.signal.index()][class.index()]);
         let margin = gauges.memory_bytes_max.max(gauges.destination_disk_bytes_max) / 20 + RECORD_DISK_BYTES;
-        let is_nearly_full = |destination: usize| before[destination].disk_bytes + margin > self.share_bytes_max(offered);
+        let is_nearly_full = |destination: usize| before[destination].disk_bytes + margin > self.share_bytes_max(before, offered);
         let has_cause = self.takers(offered.signal).any(|destination| self.refuses(destination) && is_nearly_full(destination));
         let was_closed = before.iter().any(|share| share.is_closed);
         assert!(!is_closed || was_closed || has_cause, "the hard limit was reached, and each destination that may lose nothing has room");
@@ -77,8 +78,7 @@ impl World {
     /// A destination drops only what its policy lets it, only when its own share is full, and from the lowest class up.
     fn judge_drops(&self, destination: usize, before: &Share, offered: &Offered) {
         let Some(process) = &self.process else { return };
-        let gauges = process.pipeline.gauges();
-        let (share, share_bytes_max) = (gauges.destinations[destination].disk_bytes, gauges.destination_disk_bytes_max);
+        let (share, share_bytes_max) = (self.disk_bytes_of(destination), process.pipeline.gauges().destination_disk_bytes_max);
         assert!(share <= share_bytes_max.max(before.disk_bytes), "destination {destination} went beyond its share: {share} bytes");
         let evicted = Class::ALL.map(|class| self.dropped_by(destination, class, DropReason::Evicted));
         let skipped: u64 = Class::ALL.map(|class| self.dropped_by(destination, class, DropReason::DiskFull)).iter().sum();
@@ -117,7 +117,8 @@ impl World {
 
     fn takers(&self, signal: Signal) -> impl Iterator<Item = usize> {
         let takes = move |signals: &[Signal]| signals.is_empty() || signals.contains(&signal);
-        self.plan.config.destinations.iter().enumerate().filter(move |(_, each)| takes(&each.signals)).map(|(index, _)| index)
+        let each = self.plan.config.destinations.iter().enumerate();
+        each.filter(move |(index, each)| self.removed != Some(*index) && takes(&each.signals)).map(|(index, _)| index)
     }
 
     fn refuses(&self, destination: usize) -> bool {
@@ -125,12 +126,19 @@ impl World {
         config.on_full == OnFull::RefuseIntake && config.destinations[destination].delivery == Delivery::Required
     }
 
-    /// From where on a share may be too full for some part of what was offered.
-    fn share_bytes_max(&self, offered: &Offered) -> u64 {
+    /// From where on a share may be too full for some part of what was offered. What a removed destination holds is nobody else's.
+    fn share_bytes_max(&self, before: &[Share], offered: &Offered) -> u64 {
         let config = &self.plan.config;
-        let whole = config.disk_bytes / config.destinations.len() as u64;
+        let kept = self.removed.map_or(0, |removed| before[removed].disk_bytes);
+        let configured = config.destinations.len() - usize::from(self.removed.is_some());
+        let whole = config.disk_bytes.saturating_sub(kept) / configured as u64;
         let is_some_low = offered.counts[Class::Normal] + offered.counts[Class::Bulk] > 0;
         if is_some_low { whole * u64::from(config.soft_percent) / 100 } else { whole }
+    }
+
+    fn disk_bytes_of(&self, destination: usize) -> u64 {
+        let gauge = self.process.as_ref().and_then(|process| gauge(&process.pipeline, &self.plan, destination));
+        gauge.map_or(0, |gauge| gauge.disk_bytes)
     }
 
     fn dropped_by(&self, destination: usize, class: Class, reason: DropReason) -> u64 {

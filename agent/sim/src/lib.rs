@@ -22,6 +22,8 @@
 //! - *Books.* The identities hold after every event; what was received, refused, shed, delivered and rejected is, at each checkpoint,
 //!   each start and the end, what the oracle counted; published numbers never step back.
 //! - *Poison.* What is kept in quarantine was refused while it stood alone, and everything else of its record arrives.
+//! - *Configuration.* Another one, at any time but while the process ends, breaks none of this. What a removed destination held is kept
+//!   for its return unless policy is to drop it; what comes while it is away is not for it.
 //! - *Life.* When faults end everything drains, and a fresh probe of every signal and class arrives everywhere, but for what the books
 //!   say a full share of the disk cost it.
 //! - *Full disk.* Where a full share refuses, nothing is dropped for want of it, and nothing else refuses. Where it drops, only the
@@ -43,6 +45,7 @@ mod oracle;
 mod peers;
 mod plan;
 mod process;
+mod reconfiguring;
 mod storing;
 mod tally;
 mod trace;

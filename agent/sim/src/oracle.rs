@@ -55,6 +55,8 @@ pub(crate) struct Oracle {
     rejected: Vec<Vec<bool>>,
     /// Per destination and unit: whether it was refused while it stood alone, so that nothing else can be to blame.
     refused_alone: Vec<Vec<bool>>,
+    /// Per destination and unit: whether it was offered while the destination was removed, and is not owed to it.
+    not_for: Vec<Vec<bool>>,
     /// Records that the search of a destination gave up, within this life.
     exhausted: BTreeSet<(usize, RecordId)>,
     takes: Vec<Vec<Signal>>,
@@ -90,6 +92,7 @@ impl Oracle {
             arrived: vec![Vec::new(); destinations],
             rejected: vec![Vec::new(); destinations],
             refused_alone: vec![Vec::new(); destinations],
+            not_for: vec![Vec::new(); destinations],
             exhausted: BTreeSet::new(),
             takes,
             records: BTreeMap::new(),
@@ -115,12 +118,19 @@ impl Oracle {
         self.units.push(unit);
         self.promises.push(Promise::None);
         self.arrived.iter_mut().for_each(|arrived| arrived.push(0));
-        self.rejected.iter_mut().chain(&mut self.refused_alone).for_each(|of_unit| of_unit.push(false));
+        self.rejected.iter_mut().chain(&mut self.refused_alone).chain(&mut self.not_for).for_each(|of_unit| of_unit.push(false));
         unit
     }
 
     pub(crate) fn unit(&self, number: u64) -> Option<Unit> {
         self.units.get(usize::try_from(number).ok()?).copied()
+    }
+
+    /// These are offered while the destination is removed.
+    pub(crate) fn note_not_for(&mut self, destination: usize, units: &[Unit]) {
+        for unit in units {
+            self.not_for[destination][unit.number as usize] = true;
+        }
     }
 
     /// A client is told that its request was taken, `shed` excepted; the records of `durable` classes were synced before.
@@ -440,7 +450,7 @@ impl Oracle {
             let lost = |promise: Promise| -> u64 {
                 let lost = self.units.iter().zip(&self.promises).filter(|(unit, promised)| {
                     let at = unit.number as usize;
-                    let is_here = self.arrived[index][at] > 0 || self.rejected[index][at];
+                    let is_here = self.arrived[index][at] > 0 || self.rejected[index][at] || self.not_for[index][at];
                     **promised == promise && self.takes[index].contains(&unit.signal) && !is_here
                 });
                 lost.map(|(unit, _)| u64::from(unit.items())).sum()
@@ -451,6 +461,7 @@ impl Oracle {
                 DropReason::Expired,
                 DropReason::Evicted,
                 DropReason::DiskFull,
+                DropReason::ConfigRemoved,
             ]);
             let durable = lost(Promise::Durable);
             assert!(durable <= final_reasons, "{durable} durable items never arrived at {}, {final_reasons} were dropped", book.name);

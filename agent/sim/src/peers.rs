@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otlp::Rules;
-use pipeline::{DestinationIndex, Outcome, Pipeline, Send};
+use pipeline::{DestinationIndex, OnRemoved, Outcome, Pipeline, Send};
 use spool::ReadError;
 use vocabulary::{DropReason, Signal};
 
@@ -12,6 +12,7 @@ use crate::coverage::Sometimes;
 use crate::items::decode;
 use crate::plan::Mood;
 use crate::process::Flight;
+use crate::reconfiguring::gauge;
 use crate::world::{Event, World};
 
 /// How long the agent waits for an answer.
@@ -43,6 +44,7 @@ impl World {
     }
 
     fn send(&mut self, destination: usize, send: &Send) {
+        assert!(self.removed != Some(destination), "{:?} is sent to destination {destination}, which is removed", send.id);
         self.flights += 1;
         let flight = self.flights;
         let body = match &send.body {
@@ -198,10 +200,11 @@ impl World {
         let Some(process) = &mut self.process else { return };
         let Some(Flight { destination, id, slice }) = process.flights.remove(&flight) else { return };
         let index = DestinationIndex(destination as u8);
-        if process.pipeline.gauges().destinations[destination].replay_bytes_per_second.is_some() {
+        let plan = &self.plan;
+        if gauge(&process.pipeline, plan, destination).is_some_and(|gauge| gauge.replay_bytes_per_second.is_some()) {
             self.coverage.note(Sometimes::Replaying);
         }
-        let in_flight = |pipeline: &Pipeline| pipeline.gauges().destinations[destination].in_flight;
+        let in_flight = |pipeline: &Pipeline| gauge(pipeline, plan, destination).map_or(0, |gauge| gauge.in_flight);
         let (on_its_way, rejected) = (in_flight(&process.pipeline), dropped(&process.pipeline, DropReason::Rejected));
         match slice {
             Some(counts) => process.pipeline.handle_slice_outcome(now, index, id, counts, outcome),
@@ -230,12 +233,15 @@ impl World {
 
     /// Notes which reasons for a drop the books of a life that ends have used.
     pub(crate) fn note_drops(&mut self, pipeline: &Pipeline) {
+        let is_kept = self.plan.config.on_removed == OnRemoved::Keep;
+        assert!(!is_kept || dropped(pipeline, DropReason::ConfigRemoved) == 0, "what a removed destination held was to be kept");
         let reasons = [
             (DropReason::RetryExhausted, Sometimes::RetryExhausted),
             (DropReason::Evicted, Sometimes::Evicted),
             (DropReason::DiskFull, Sometimes::ShareFull),
             (DropReason::Expired, Sometimes::Expired),
             (DropReason::CrashVolatile, Sometimes::CrashVolatile),
+            (DropReason::ConfigRemoved, Sometimes::ConfigRemoved),
             (DropReason::ForcedShutdown, Sometimes::ForcedShutdown),
         ];
         for (reason, what) in reasons {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pipeline::{BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, RetryPolicy};
+use pipeline::{BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, OnRemoved, RetryPolicy};
 use spool::Retention;
 use vocabulary::{Class, Signal};
 
@@ -25,6 +25,11 @@ pub(crate) enum Mood {
 
 const MOODS: [Mood; 9] =
     [Mood::Well, Mood::Slow, Mood::Dead, Mood::Flaky, Mood::Rejecting, Mood::Partial, Mood::ReplyLost, Mood::Throttling, Mood::Failing];
+
+/// Budgets that are drawn.
+pub(crate) const MEMORY_BYTES: [u64; 3] = [1_500, 6_000, 60_000];
+pub(crate) const MEMORY_ITEMS: [u64; 3] = [40, 150, 5_000];
+pub(crate) const DISK_BYTES: [u64; 3] = [4_000, 20_000, 400_000];
 
 /// How often what goes wrong, in thousandths of the occasions for it.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) sender_breaks: bool,
     /// How much later a record arrives for each that is on its way to the same destination.
     pub(crate) load: Duration,
+    /// Other configurations while the agent runs.
+    pub(crate) reconfigurations: u64,
     /// Most records and jobs of one group of the storage thread, and most that wait for it.
     pub(crate) group_max: usize,
     pub(crate) storage_queue_max: usize,
@@ -79,7 +86,7 @@ impl Plan {
             BufferMode::Archive,
         ]);
         let destinations = chance.between(1, 3);
-        let config = draw_config(chance, mode, destinations);
+        let mut config = draw_config(chance, mode, destinations);
         // A quarter of the worlds is calm in each respect, so that one fault is not always seen beside all others.
         let mut rate = |most: u64| if chance.percent(25) { 0 } else { chance.between(1, most) };
         let rates = Rates {
@@ -93,16 +100,19 @@ impl Plan {
         };
         let moods = (0..destinations).map(|_| (0..chance.between(1, 4)).map(|_| chance.one_of(&MOODS)).collect()).collect();
         let requests = chance.between(20, 160).min(requests_max);
+        let segment_bytes = chance.one_of(&[600, 2_000, 16_000]);
+        let retention = chance.one_of(&[
+            Retention::Nothing,
+            Retention::Nothing,
+            Retention::Segments(1),
+            Retention::Segments(20),
+            Retention::For(Duration::from_secs(3)),
+        ]);
+        config.on_removed = chance.one_of(&[OnRemoved::Keep, OnRemoved::Keep, OnRemoved::Drop]);
         Self {
             config,
-            segment_bytes: chance.one_of(&[600, 2_000, 16_000]),
-            retention: chance.one_of(&[
-                Retention::Nothing,
-                Retention::Nothing,
-                Retention::Segments(1),
-                Retention::Segments(20),
-                Retention::For(Duration::from_secs(3)),
-            ]),
+            segment_bytes,
+            retention,
             moods,
             rates,
             rough: Duration::from_secs(chance.between(5, 40)),
@@ -113,6 +123,7 @@ impl Plan {
             disk_full_spells: chance.below(3),
             sender_breaks: chance.percent(25),
             load: chance.one_of(&[Duration::ZERO, Duration::from_millis(3), Duration::from_millis(40)]),
+            reconfigurations: chance.below(5),
             group_max: chance.one_of(&[1, 4, 64]),
             storage_queue_max: chance.one_of(&[2, 8, 64]),
         }
@@ -135,11 +146,12 @@ fn draw_config(chance: &mut Chance, mode: BufferMode, destinations: u64) -> Conf
     let has_disk = mode != BufferMode::Memory;
     Config {
         mode,
-        memory: MemoryLimits { bytes: chance.one_of(&[1_500, 6_000, 60_000]), items: chance.one_of(&[40, 150, 5_000]) },
-        disk_bytes: if has_disk { chance.one_of(&[4_000, 20_000, 400_000]) } else { 0 },
+        memory: MemoryLimits { bytes: chance.one_of(&MEMORY_BYTES), items: chance.one_of(&MEMORY_ITEMS) },
+        disk_bytes: if has_disk { chance.one_of(&DISK_BYTES) } else { 0 },
         on_full: chance.one_of(&[OnFull::RefuseIntake, OnFull::RefuseIntake, OnFull::DropOldest, OnFull::DropNewest]),
         max_age: chance.percent(25).then(|| chance.millis(2_000, 20_000)),
         soft_percent: chance.one_of(&[60, 90, 100]),
+        on_removed: OnRemoved::Keep,
         classes: Class::ALL.map(|_| ClassPolicy { weight: chance.between(1, 20) as u32, reserved_percent: chance.one_of(&[0, 0, 5, 20]) }),
         destinations: (0..destinations).map(|index| destination(chance, index)).collect(),
         tenants_max: chance.one_of(&[0, 0, 2]),

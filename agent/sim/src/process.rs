@@ -123,6 +123,7 @@ impl World {
         });
         self.lives += 1;
         self.recoveries_cut = 0;
+        (self.removed, self.memory_found) = (None, (0, 0));
         let held = pipeline.gauges().held_records;
         self.say(|| format!("the process starts and holds {held} records"));
         self.process = Some(Process {

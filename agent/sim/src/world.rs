@@ -86,6 +86,7 @@ pub(crate) enum Event {
         bytes: u64,
     },
     DiskRoom,
+    Reconfigure,
     ClockStep,
     /// The world is calm from here on.
     Calm,
@@ -104,6 +105,10 @@ pub(crate) struct World {
     pub(crate) flights: u64,
     pub(crate) requests: Vec<Request>,
     pub(crate) moods: Vec<Mood>,
+    /// The destination that is configured no more.
+    pub(crate) removed: Option<usize>,
+    /// Bytes and items that memory held when its bound last changed.
+    pub(crate) memory_found: (u64, u64),
     /// When the agent last took a request with this unit in hand.
     pub(crate) received_at: BTreeMap<u64, Duration>,
     pub(crate) oracle: Oracle,
@@ -132,6 +137,8 @@ impl World {
             disk: ModelDisk::default(),
             quarantine: BTreeMap::new(),
             process: None,
+            removed: None,
+            memory_found: (0, 0),
             lives: 0,
             flights: 0,
             requests: Vec::new(),
@@ -200,6 +207,10 @@ impl World {
             let at = self.chance.millis(0, rough);
             self.plan_in(at, Event::ClockStep);
         }
+        for _ in 0..self.plan.reconfigurations {
+            let at = self.chance.millis(0, rough);
+            self.plan_in(at, Event::Reconfigure);
+        }
         self.plan_in(self.plan.rough, Event::Calm);
     }
 
@@ -253,6 +264,7 @@ impl World {
                 self.is_disk_full = false;
                 self.disk.set_room(None);
             }
+            Event::Reconfigure if !self.is_calm => self.reconfigure(),
             Event::ClockStep => {
                 self.coverage.note(Sometimes::ClockStepped);
                 self.skew_ms = self.skew_ms.saturating_add(self.chance.below(200_000)).saturating_sub(100_000);
@@ -281,6 +293,7 @@ impl World {
         self.is_disk_full = false;
         self.disk.heal();
         self.moods.fill(Mood::Well);
+        self.configure_all();
         self.plan.rates =
             Rates { sync_fails: 0, write_fails: 0, read_fails: 0, power_goes: 0, disk_hangs: 0, recovery_is_cut: 0, message_lost: 0 };
         if self.plan.config.mode == BufferMode::Archive {

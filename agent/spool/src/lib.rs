@@ -235,6 +235,11 @@ impl Spool {
         self.log.set_compressing(is_compressing);
     }
 
+    /// Another budget from here on, of which the engine keeps the records within.
+    pub fn set_budget(&mut self, budget_bytes: u64) {
+        self.log.set_budget(budget_bytes);
+    }
+
     /// Looks at one segment in turn and, if less than an eighth of it is still needed, copies that behind the newest records and gives
     /// the segment back. Call it after a release, with the same `settled`. Returns the bytes given back.
     ///

@@ -161,6 +161,11 @@ impl<S: Storage> Log<S> {
         }
     }
 
+    /// From here on. Spare files above it are used up or given back by what releases follow.
+    pub(crate) fn set_budget(&mut self, budget_bytes: u64) {
+        self.room.set_budget(&self.storage, budget_bytes);
+    }
+
     fn append_record(&mut self, record: &Record<'_>, growth: Growth) -> Result<(), AppendError> {
         let class = record.append.id.class;
         let bytes = record_bytes(record.append.body.len() as u64);

@@ -285,6 +285,11 @@ impl Quarantine {
     pub const fn bytes_max(&self) -> u64 {
         self.shelf.bytes_max
     }
+
+    /// Another bound from here on; what is above it stays.
+    pub const fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.shelf.bytes_max = bytes_max;
+    }
 }
 
 /// The quarantine over any storage.

@@ -30,6 +30,7 @@ fn a_log_that_every_class_has_written_to_takes_less_than_a_mebibyte_once_it_is_i
         soft_percent: 100,
         tenants_max: 0,
         replay_seed: 0,
+        on_removed: pipeline::OnRemoved::Keep,
         classes: [ClassPolicy { weight: 1, reserved_percent: 0 }; Class::COUNT],
         destinations: Vec::new(),
     };

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{bounds, rules};
-use crate::agent::{Acknowledge, OnFull};
+use crate::agent::{Acknowledge, OnDestinationRemoved, OnFull};
 use crate::quantity::Quantity;
 
 /// Where items wait.
@@ -27,6 +27,10 @@ pub struct Buffer {
     /// The part in memory; absent: solved from the memory limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryBuffer>,
+    /// `Keep` (if absent): what is held for a destination that is not listed any more is kept and shown until it is listed again
+    /// under its name. `Drop`: it is dropped as `ConfigRemoved`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_destination_removed: Option<OnDestinationRemoved>,
     /// The part on disk; required by `Spill`, `Mirror` and `Archive`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskBuffer>,

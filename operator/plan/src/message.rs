@@ -74,7 +74,7 @@ pub(crate) const fn advice(reason: DropReason) -> &'static str {
         DropReason::CrashVolatile => "use buffer.mode: Mirror if what was acknowledged must survive a crash",
         DropReason::VolumeLost => "nothing brings these back; use a medium that outlives pod and node",
         DropReason::TenantQuota => "raise buffer.memory.size or buffer.disk.size, or have the tenant send less",
-        DropReason::ConfigRemoved => "drain a destination before you remove it",
+        DropReason::ConfigRemoved => "drain a destination before you remove it, or set buffer.onDestinationRemoved: Keep",
         DropReason::SourceRotated => "raise the limits of the agent: it reads slower than the files rotate",
     }
 }

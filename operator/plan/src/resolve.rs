@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use budget::{Budget, CPU_DEFAULT_MILLICORES, DRAIN_DEFAULT_SECONDS, Limits, MEMORY_DEFAULT_BYTES};
-use crds::agent::{Acknowledge, BufferMode, ClassConfig, Destination, OnFull, Retention, Retry, Tenants};
+use crds::agent::{Acknowledge, BufferMode, ClassConfig, Destination, OnDestinationRemoved, OnFull, Retention, Retry, Tenants};
 use crds::conditions::Reason;
 use crds::quantity::{Quantity, QuantityError};
 use crds::v1alpha1::{
@@ -53,6 +53,8 @@ pub struct Resolved {
     pub max_age_seconds: Option<u32>,
     /// The disk part.
     pub disk: Option<Disk>,
+    /// What happens to what is held for a destination that is not listed any more.
+    pub on_destination_removed: OnDestinationRemoved,
     /// Policies that differ from the defaults.
     pub classes: Vec<ClassConfig>,
     /// The soft limit; 100: none.
@@ -188,6 +190,7 @@ pub fn resolve(gathered: &Gathered<'_>) -> Result<Resolved, Refusal> {
         acknowledge: spec.buffer.acknowledge,
         max_age_seconds: spec.buffer.max_age_seconds.map(positive),
         disk,
+        on_destination_removed: spec.buffer.on_destination_removed.unwrap_or_default(),
         classes: classes(spec)?,
         soft_percent: soft_percent(spec),
         tenants: spec.tenants.as_ref().map(tenants),

@@ -95,6 +95,19 @@ impl<F: StorageFile> Room<F> {
         false
     }
 
+    /// Another budget, and the reserve that belongs to it.
+    pub(crate) fn set_budget<S: Storage<File = F>>(&mut self, storage: &S, budget_bytes: u64) {
+        let limits = Limits::new(self.limits.segment_bytes, budget_bytes);
+        if limits == self.limits {
+            return;
+        }
+        if limits.reserve_bytes() != self.limits.reserve_bytes() {
+            self.give_reserve(storage);
+        }
+        self.limits = limits;
+        self.make_reserve(storage);
+    }
+
     /// What is kept takes up.
     pub(crate) fn bytes(&self) -> u64 {
         let reserve = if self.reserve.is_some() { self.limits.reserve_bytes() } else { 0 };

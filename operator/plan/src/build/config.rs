@@ -47,6 +47,7 @@ fn document(resolved: &Resolved, budget: &Budget, installation: &Installation) -
             memory_bytes: budget.queue_bytes,
             memory_items: budget.queue_items,
             max_age_seconds: resolved.max_age_seconds,
+            on_destination_removed: resolved.on_destination_removed,
             disk: resolved.disk.as_ref().map(|disk| DiskBuffer {
                 path: format!("{}/buffer", pod::BUFFER_MOUNT),
                 bytes: budget.disk_bytes,
