@@ -82,7 +82,7 @@ pub(crate) fn run(places: &Places, only: &[String]) -> Result<bool> {
         }
     }
     console::line(&format!(
-        "\n{}  {:<12}{:<10}{}",
+        "\n{}  {:<15}{:<10}{}",
         table.iter().map(|(line, _)| format!("  {line}\n")).collect::<String>(),
         "in all",
         "",
@@ -97,7 +97,7 @@ fn row(suite: &Suite, outcome: &Result<Outcome>, took: Duration) -> (String, boo
         Ok(Outcome::Partly(note)) => ("partly", format!("  {note}"), true),
         Err(_) => ("FAILED", format!("  next: {}", suite.next_step), false),
     };
-    (format!("{:<12}{word:<10}{:<14}{note}", suite.name, seconds(took)).trim_end().to_owned(), passed)
+    (format!("{:<15}{word:<10}{:<14}{note}", suite.name, seconds(took)).trim_end().to_owned(), passed)
 }
 
 fn cargo_test(places: &Places, suite: &str, arguments: &[&str], echo: Echo, environment: &[(String, String)]) -> Result<()> {
