@@ -361,3 +361,25 @@ pub(crate) const fn is_low(class: Class) -> bool {
 pub(crate) fn share(limit: u64, percent: u32) -> u64 {
     u64::try_from(u128::from(limit) * u128::from(percent) / 100).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_mark_is_reached_just_when_the_fill_has_its_thousandths(
+            limit in 0_u64..2_000,
+            percents in prop::array::uniform4(0_u32..=25),
+            used in prop::array::uniform4(0_u64..600),
+            permille in 0_u64..1_200,
+        ) {
+            let reserved = PerClass(percents.map(|percent| share(limit, percent)));
+            let pool = limit - reserved.0.iter().sum::<u64>();
+            let quantity = Quantity { limit, pool, reserved, used: PerClass(used) };
+            prop_assert_eq!(quantity.is_filled(quantity.mark(permille)), quantity.permille() >= permille, "{:?}", quantity);
+        }
+    }
+}
