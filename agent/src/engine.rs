@@ -1,14 +1,17 @@
 //! The pure pipeline behind one lock. What happens under the lock is arithmetic: no file, no socket, no await.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crds::agent::DiskShares;
-use pipeline::{Config, DestinationIndex, Pipeline};
+use pipeline::{Broken, Config, DestinationIndex, Pipeline};
 use tokio::sync::{Notify, mpsc};
 
 use crate::snapshot::Snapshot;
 use crate::storage::Job;
+
+/// Time between two looks at the books' identities, each of which costs microseconds.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// The engine and what wakes those who wait for it.
 pub(crate) struct Engine {
@@ -22,6 +25,8 @@ pub(crate) struct Engine {
     storage: Option<mpsc::Sender<Job>>,
     /// How the disk's bytes are shared out from here on, until the storage thread takes it over; the latest wins.
     disk_shares: Mutex<Option<DiskShares>>,
+    /// The first identity of the books that did not hold, with both sides.
+    broken: OnceLock<String>,
 }
 
 impl Engine {
@@ -33,6 +38,7 @@ impl Engine {
             settled: Notify::new(),
             storage,
             disk_shares: Mutex::default(),
+            broken: OnceLock::new(),
         }
     }
 
@@ -93,11 +99,33 @@ impl Engine {
 
     /// What a reader may see, copied under one lock.
     pub(crate) fn snapshot(&self) -> Snapshot {
+        let broken = self.check_ledger().map(str::to_owned);
         let pipeline = self.lock();
-        Snapshot {
-            books: pipeline.published().clone(),
-            gauges: pipeline.gauges(),
-            broken: pipeline.check().err().map(|broken| format!("{}: {} is not {}", broken.identity, broken.left, broken.right)),
+        Snapshot { books: pipeline.published().clone(), gauges: pipeline.gauges(), broken }
+    }
+
+    /// Verifies the books. What does not hold is logged once and told from then on: no number after it can be relied on.
+    pub(crate) fn check_ledger(&self) -> Option<&str> {
+        let checked = self.lock().check();
+        if let Err(Broken { identity, left, right }) = checked {
+            self.broken.get_or_init(|| {
+                tracing::error!(
+                    identity,
+                    left,
+                    right,
+                    "the ledger is broken, which is a fault of the agent; restart it and tell its makers"
+                );
+                format!("{identity}: {left} is not {right}")
+            });
+        }
+        self.broken.get().map(String::as_str)
+    }
+
+    /// Verifies the books every second until it is dropped.
+    pub(crate) async fn watch_ledger(&self) {
+        loop {
+            self.check_ledger();
+            tokio::time::sleep(CHECK_EVERY).await;
         }
     }
 }
@@ -175,5 +203,17 @@ pub(crate) mod tests {
         let request = Request { signal: Signal::Logs, origin: Origin::Client, counts, body: Bytes::from_static(body) };
         let verdict = engine.with(|pipeline, now| pipeline.offer(now, 1, request));
         assert!(matches!(&verdict, Verdict::Admitted(admission) if admission.persist.is_empty()), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_broken_identity_is_told_with_both_sides_for_as_long_as_the_process_runs() {
+        let engine = Engine::new(spilling(), None);
+        assert_eq!(engine.snapshot().broken, None);
+        let sound = engine.with(|pipeline, _| pipeline.books().kernel.clone());
+        engine.with(|pipeline, _| pipeline.set_kernel(pipeline::KernelBook { attempted: 4, produced: 3, ..sound.clone() }));
+        let told = engine.check_ledger().map(str::to_owned);
+        assert!(told.as_deref().is_some_and(|told| told.starts_with("attempted") && told.ends_with("4 is not 3")), "{told:?}");
+        engine.with(|pipeline, _| pipeline.set_kernel(sound));
+        assert_eq!(engine.snapshot().broken, told);
     }
 }

@@ -178,6 +178,8 @@ impl Agent {
                 stage::keep_up(OTLP, &board, serve).await;
             });
         }
+        let (engine, board) = (self.engine.clone(), self.board.clone());
+        services.spawn(async move { stage::keep_up("ledger", &board, || engine.watch_ledger()).await });
         reach("start.serving");
         self.start_kernel(&document, place, &stopped, &mut inputs, &mut services);
         let (stop_fleet, fleet) = self.start_fleet(&document, place);
@@ -194,7 +196,10 @@ impl Agent {
         let directory = document.buffer.disk.as_ref().map(|disk| disk.path.clone());
         let timetable = Timetable::new(deadline);
         let most = |step| timetable.most(step, told.elapsed());
-        self.end(&before, directory, stop_fleet, fleet, most).await;
+        tokio::select! {
+            () = self.end(&before, directory, stop_fleet, fleet, most) => {}
+            () = signals.next() => tracing::warn!("another signal: ending at once; what was settled last may be sent again after the next start"),
+        }
         most(Step::Runtime)
     }
 
