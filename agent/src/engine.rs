@@ -140,7 +140,8 @@ pub(crate) fn unix_ms() -> u64 {
 pub(crate) mod tests {
     use bytes::Bytes;
     use pipeline::{
-        BufferMode, ClassPolicy, Delivery, DestinationConfig, MemoryLimits, OnFull, OnRemoved, Origin, Request, RetryPolicy, Verdict,
+        Acknowledge, BufferMode, ClassPolicy, Delivery, DestinationConfig, MemoryLimits, OnFull, OnRemoved, Origin, Request, RetryPolicy,
+        Verdict,
     };
     use vocabulary::{Class, ClassCounts, Signal};
 
@@ -151,6 +152,7 @@ pub(crate) mod tests {
         let mut pipeline = Pipeline::new(
             Config {
                 mode,
+                acknowledge: Acknowledge::AtRest,
                 memory: MemoryLimits { bytes: 1 << 20, items: 10_000 },
                 disk_bytes: 1 << 20,
                 on_full,

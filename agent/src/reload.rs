@@ -214,6 +214,7 @@ mod tests {
     fn budgets_weights_thresholds_and_destinations_need_no_restart() {
         let other = DOCUMENT.replace("1000", "2000").replace("4000", "9000").replace("softPercent: 90", "softPercent: 80");
         let other = other.replace("name: a", "name: b").replace("drainSeconds: 1", "drainSeconds: 2");
+        let other = other.replace("mode: Spill", "mode: Spill, acknowledge: Memory");
         let other = format!("{other}classes: [{{class: Bulk, weight: 3, reservedPercent: 1}}]\n");
         assert_eq!(needs_restart(&document(DOCUMENT), &document(&other)), Vec::<&str>::new());
     }

@@ -118,6 +118,10 @@ impl Settings {
                 BufferMode::Mirror => pipeline::BufferMode::Mirror,
                 BufferMode::Archive => pipeline::BufferMode::Archive,
             },
+            acknowledge: match buffer.acknowledge.unwrap_or(buffer.mode.acknowledge_default()) {
+                Acknowledge::Memory | Acknowledge::Fsync => pipeline::Acknowledge::AtRest,
+                Acknowledge::OsBuffered => pipeline::Acknowledge::OsBuffered,
+            },
             memory: MemoryLimits { bytes: buffer.memory_bytes, items: buffer.memory_items },
             disk_bytes: buffer.disk.as_ref().map_or(0, |disk| disk.shares().records),
             on_full: on_full(buffer.disk.as_ref().map(|disk| disk.on_full).unwrap_or_default()),

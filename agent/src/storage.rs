@@ -56,13 +56,13 @@ pub(crate) const STAGE: &str = "storage";
 
 /// What the thread is asked to do.
 pub(crate) enum Job {
-    /// Make the records of a request durable.
+    /// Store the records of a request.
     Append(Append),
     /// Write the last checkpoint and end; answers whether it is durable.
     Finish(oneshot::Sender<bool>),
 }
 
-/// The records of one request that must be durable before they count. They are settled together, because the
+/// The records of one request that must be stored before they count: synced, or handed to the operating system where that is enough. They are settled together, because the
 /// client gets one answer for all of them.
 pub(crate) struct Append {
     pub(crate) records: Vec<Persist>,
@@ -325,14 +325,15 @@ impl Storage {
         })
     }
 
-    /// Appends, compressed if much waits or parts of cut requests are among them, and syncs; tells for each record of the group, in its order, whether it is durable.
+    /// Appends, compressed if much waits or parts of cut requests are among them, and syncs unless all may be synced later, with the next
+    /// checkpoint; tells for each record of the group, in its order, whether it is stored.
     fn append(&mut self, group: &[Append]) -> Vec<bool> {
         // What was cut was cut under pressure, when room is worth more than time.
         self.spool.set_compressing(self.is_compressing || group.iter().any(Append::is_cut));
         let mut stored: Vec<bool> = group
             .iter()
             .flat_map(|append| &append.records)
-            .map(|&Persist { id, signal, counts, received_unix_ms, ref body }| {
+            .map(|&Persist { id, signal, counts, received_unix_ms, ref body, .. }| {
                 #[cfg(test)]
                 stage::tests::break_if_told(body);
                 let record = spool::Append { id, signal, counts, received_unix_ms, body };
@@ -342,7 +343,10 @@ impl Storage {
         reach("storage.appended");
         if stored.contains(&true) {
             let started = Instant::now();
-            let committed = self.spool.commit();
+            // A disk that failed proves itself by a sync.
+            let may_sync_later =
+                matches!(self.health, Health::Good) && group.iter().flat_map(|append| &append.records).all(|record| record.is_buffered);
+            let committed = if may_sync_later { self.spool.flush() } else { self.spool.commit() };
             self.window.note(group.len(), started.elapsed());
             match committed {
                 Ok(()) if stored.iter().all(|&stored| stored) => {
@@ -351,7 +355,7 @@ impl Storage {
                 }
                 Ok(()) => {}
                 Err(cause) => {
-                    self.fail("records could not be made durable", &cause, true);
+                    self.fail("records could not be stored", &cause, true);
                     stored.fill(false);
                 }
             }
@@ -556,7 +560,14 @@ mod tests {
         let engine = Arc::new(Engine::new(spilling(), None));
         let id = RecordId { class: Class::High, sequence: 1 };
         let counts = ClassCounts::of(Class::High, 1);
-        let record = Persist { id, signal: Signal::Logs, counts, received_unix_ms: 1, body: Bytes::from_static(b"acknowledged") };
+        let record = Persist {
+            id,
+            signal: Signal::Logs,
+            counts,
+            received_unix_ms: 1,
+            is_buffered: false,
+            body: Bytes::from_static(b"acknowledged"),
+        };
         let mut before = storage(directory.path(), engine.clone());
         before.work(&mut vec![Job::Append(Append::flushed(record))]);
         // Named by a checkpoint, it is taken on trust at the next start.
@@ -603,6 +614,7 @@ mod tests {
                 signal: Signal::Logs,
                 counts: ClassCounts::of(Class::High, 1),
                 received_unix_ms: 1,
+                is_buffered: false,
                 body: Bytes::from_static(b"one"),
             }
         };
@@ -635,6 +647,7 @@ mod tests {
             signal: Signal::Logs,
             counts: ClassCounts::of(class, 1),
             received_unix_ms: 1,
+            is_buffered: false,
             body: body.clone(),
         };
         let plain = || -> usize {
@@ -663,7 +676,14 @@ mod tests {
         storage.health = Health::Failed { until: Instant::now() + RETRY_MAX, pause: RETRY_MAX, refused_records: true };
         let id = RecordId { class: Class::High, sequence: 1 };
         let counts = ClassCounts::of(Class::High, 1);
-        let record = Persist { id, signal: Signal::Logs, counts, received_unix_ms: 1, body: Bytes::from_static(b"acknowledged") };
+        let record = Persist {
+            id,
+            signal: Signal::Logs,
+            counts,
+            received_unix_ms: 1,
+            is_buffered: false,
+            body: Bytes::from_static(b"acknowledged"),
+        };
         assert!(storage.checkpoint(), "a checkpoint needs no room");
         assert!(matches!(storage.health, Health::Failed { .. }), "and tells nothing of room for records");
         storage.work(&mut vec![Job::Append(Append::flushed(record))]);

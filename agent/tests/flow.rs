@@ -79,22 +79,24 @@ async fn overload_sheds_ordinary_spans_and_keeps_errors() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_mirror_loses_nothing_it_acknowledged() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (sink, address) = Sink::start().await;
-    sink.close(true);
-    let document = document(address, &disk(directory.path(), "Mirror", 1_048_576));
-    let agent = Agent::start(directory.path(), &document);
-    let mut client = agent.client().await;
-    for batch in 0..20 {
-        client.export(request(&batch.to_string(), 50, 0, 100)).await.expect("the disk has room");
+    for mode in ["Mirror", "Mirror, acknowledge: OsBuffered"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sink, address) = Sink::start().await;
+        sink.close(true);
+        let document = document(address, &disk(directory.path(), mode, 1_048_576));
+        let agent = Agent::start(directory.path(), &document);
+        let mut client = agent.client().await;
+        for batch in 0..20 {
+            client.export(request(&batch.to_string(), 50, 0, 100)).await.expect("the disk has room");
+        }
+        agent.signal("KILL");
+        assert!(!agent.ended().1);
+        sink.close(false);
+        let agent = Agent::start(directory.path(), &document);
+        sink.await_distinct(1000).await;
+        let ledger = agent.await_ledger("the books of both lives", |ledger| destination_sum(ledger, "/delivered") == 1000).await;
+        assert_eq!(ledger["previousEnd"], "killed", "{mode}");
     }
-    agent.signal("KILL");
-    assert!(!agent.ended().1);
-    sink.close(false);
-    let agent = Agent::start(directory.path(), &document);
-    sink.await_distinct(1000).await;
-    let ledger = agent.await_ledger("the books of both lives", |ledger| destination_sum(ledger, "/delivered") == 1000).await;
-    assert_eq!(ledger["previousEnd"], "killed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use pipeline::{
-    BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, Origin, Pipeline, RecordId, Recovered, Request,
-    RetryPolicy, Verdict,
+    Acknowledge, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, Origin, Pipeline, RecordId, Recovered,
+    Request, RetryPolicy, Verdict,
 };
 use prost::Message;
 use rig::{Agent, Sink, destination_sum, request};
@@ -97,6 +97,7 @@ fn config(destinations: &[&str]) -> Config {
         |name: &&str| DestinationConfig { name: (*name).into(), signals: Vec::new(), in_flight: 4, delivery: Delivery::Required, retry };
     Config {
         mode: BufferMode::Mirror,
+        acknowledge: Acknowledge::AtRest,
         memory: MemoryLimits { bytes: 16 << 20, items: 1_000_000 },
         disk_bytes: 64 << 20,
         on_full: OnFull::RefuseIntake,

@@ -159,6 +159,8 @@ pub enum BufferMode {
 pub enum Acknowledge {
     /// Once its items are in memory; what goes to disk is synced first.
     Memory,
+    /// Once the operating system has its items, which are synced to disk soon after.
+    OsBuffered,
     /// Once its items are synced to disk.
     Fsync,
 }
@@ -178,7 +180,7 @@ impl BufferMode {
     pub const fn acknowledges(self) -> &'static [Acknowledge] {
         match self {
             Self::Memory | Self::Spill => &[Acknowledge::Memory],
-            Self::Mirror | Self::Archive => &[Acknowledge::Fsync],
+            Self::Mirror | Self::Archive => &[Acknowledge::OsBuffered, Acknowledge::Fsync],
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn fill(directory: &Path, bytes: u64) -> Result<u64> {
             let counts = inspect(Signal::Traces, body, &Rules::default(), &Limits::default())?;
             let request = Request { signal: Signal::Traces, origin: Origin::Client, counts, body: body.clone() };
             let Verdict::Admitted(admission) = engine.offer(Duration::ZERO, 1, request) else { bail!("the engine has room, and refused") };
-            for Persist { id, signal, counts, received_unix_ms, body } in admission.persist {
+            for Persist { id, signal, counts, received_unix_ms, body, .. } in admission.persist {
                 log.append(&Append { id, signal, counts, received_unix_ms, body: &body })?;
                 stored.push(id);
             }

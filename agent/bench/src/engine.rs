@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Outcome, Pipeline,
-    RecordId, Request, RetryPolicy, Verdict,
+    Acknowledge, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Outcome,
+    Pipeline, RecordId, Request, RetryPolicy, Verdict,
 };
 use vocabulary::{Class, ClassCounts, Signal};
 
@@ -75,6 +75,7 @@ pub(crate) fn config(mode: BufferMode, in_flight: usize) -> Config {
     let retry = RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(1), deadline: None };
     Config {
         mode,
+        acknowledge: Acknowledge::AtRest,
         memory: MemoryLimits { bytes: 1 << 40, items: 1 << 40 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 1 << 40 },
         on_full: OnFull::RefuseIntake,

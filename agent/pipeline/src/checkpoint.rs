@@ -3,7 +3,7 @@
 
 use vocabulary::{Class, Signal};
 
-use crate::{Books, BufferMode, Checkpoint, Held, IdRanges, Phase, Pipeline};
+use crate::{Acknowledge, Books, BufferMode, Checkpoint, Held, IdRanges, Phase, Pipeline};
 
 /// Most items memory-only intake may take on between two durable checkpoints; it bounds what a crash can hide. Five
 /// checkpoints per second at this many items are above a million items per second.
@@ -49,7 +49,7 @@ impl Pipeline {
                 .collect(),
             stored: self.lanes.0.each_ref().map(|lane| lane.stored.clone()),
             next_sequence: self.lanes.0.each_ref().map(|lane| lane.next_sequence),
-            volatile_ceiling: self.volatile_items + allowance,
+            volatile_ceiling: self.volatile_items + self.buffered_items() + allowance,
         }
     }
 
@@ -69,9 +69,20 @@ impl Pipeline {
         cut.released
     }
 
-    /// Memory-only intake exists in mode `Spill`, until inputs have stopped.
+    /// Items that will be stored without a sync after this checkpoint, although they were taken in before it.
+    fn buffered_items(&self) -> u64 {
+        self.storing
+            .iter()
+            .flat_map(|(_, storing)| storing.values())
+            .filter(|storing| storing.is_buffered)
+            .map(|storing| storing.entry.counts.total())
+            .sum()
+    }
+
+    /// Intake that a crash may take exists in mode `Spill`, and where what goes to disk is synced later, until inputs have stopped.
     fn volatile_allowance(&self) -> u64 {
-        let is_open = self.config.mode == BufferMode::Spill && self.phase() <= Phase::DrainingInputs;
+        let may_be_lost = self.config.mode == BufferMode::Spill || self.config.acknowledge == Acknowledge::OsBuffered;
+        let is_open = may_be_lost && self.phase() <= Phase::DrainingInputs;
         if is_open { VOLATILE_ALLOWANCE.min(self.config.memory.items) } else { 0 }
     }
 

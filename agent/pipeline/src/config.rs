@@ -17,6 +17,15 @@ pub enum BufferMode {
     Archive,
 }
 
+/// When a request may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// Once its items are where the mode puts them: in memory, or synced to disk.
+    AtRest,
+    /// Once the operating system has what goes to disk, which is synced soon after; only with a disk that has every record.
+    OsBuffered,
+}
+
 /// Upper bounds of what waits in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryLimits {
@@ -96,6 +105,8 @@ pub struct DestinationConfig {
 pub struct Config {
     /// Where records are held.
     pub mode: BufferMode,
+    /// When requests may be answered.
+    pub acknowledge: Acknowledge,
     /// Bounds of memory.
     pub memory: MemoryLimits,
     /// Budget of the disk for records that wait, in bytes; 0 in mode `Memory`. Each destination has an equal share of it.

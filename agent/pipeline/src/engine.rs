@@ -66,6 +66,8 @@ pub(crate) struct Storing {
     pub(crate) origin: Origin,
     /// One bit per destination that does without it, because its share of the disk is full.
     pub(crate) skipped: u16,
+    /// Whether it is to be synced later only.
+    pub(crate) is_buffered: bool,
 }
 
 /// The pure heart of an agent: see the crate's page for the order of calls. Every method that takes `now` expects the

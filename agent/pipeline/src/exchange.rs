@@ -65,7 +65,7 @@ pub struct Admission {
     pub shed_reason: DropReason,
 }
 
-/// A record the spool must append and sync.
+/// A record the spool must append and, unless it is buffered, sync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Persist {
     /// Its name.
@@ -76,6 +76,8 @@ pub struct Persist {
     pub counts: ClassCounts,
     /// When it was offered, in milliseconds since the Unix epoch.
     pub received_unix_ms: u64,
+    /// Whether it counts as stored once the operating system has it.
+    pub is_buffered: bool,
     /// The encoded request.
     pub body: Bytes,
 }
@@ -156,8 +158,8 @@ pub struct Checkpoint {
     pub stored: [IdRanges; Class::COUNT],
     /// Ids below are taken.
     pub next_sequence: [u64; Class::COUNT],
-    /// The most items a crash may take until the next checkpoint is durable: those held in memory alone, and those that
-    /// memory-only intake may still accept.
+    /// The most items a crash may take until the next checkpoint is durable: those held in memory alone or about to be stored without
+    /// a sync, and those that intake may still accept so.
     pub volatile_ceiling: u64,
 }
 

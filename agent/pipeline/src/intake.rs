@@ -9,7 +9,7 @@ use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 use crate::checkpoint::CHECKPOINT_RANGES_MAX;
 use crate::engine::{Entry, Place, Storing};
 use crate::space::{Placement, Size, Space, is_low};
-use crate::{Admission, Origin, Part, Persist, Phase, Pipeline, RecordId, Refusal, Request, Verdict, jitter};
+use crate::{Acknowledge, Admission, Origin, Part, Persist, Phase, Pipeline, RecordId, Refusal, Request, Verdict, jitter};
 
 /// Pause asked of a client while the agent ends: its successor needs about that long.
 const SHUTDOWN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
@@ -343,8 +343,9 @@ impl Pipeline {
             tenant: origin.tenant(),
         };
         self.tenants.take(entry.tenant, entry.bytes);
-        self.storing[id.class].insert(id.sequence, Storing { entry, origin, skipped: route & !unsettled });
-        admission.persist.push(Persist { id, signal, counts, received_unix_ms: unix_ms, body });
+        let is_buffered = self.config.acknowledge == Acknowledge::OsBuffered && self.space.take_volatile(counts.total());
+        self.storing[id.class].insert(id.sequence, Storing { entry, origin, skipped: route & !unsettled, is_buffered });
+        admission.persist.push(Persist { id, signal, counts, received_unix_ms: unix_ms, is_buffered, body });
     }
 }
 

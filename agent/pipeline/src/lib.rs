@@ -85,6 +85,9 @@
 //!   most half of the window, and freely without live traffic or while the engine ends. After an outage it begins within
 //!   `REPLAY_SPREAD`, at an instant drawn from `Config::replay_seed`.
 //! - A server's pause, at most `SERVER_PAUSE_MAX`, is kept whatever else the destination answers meanwhile.
+//! - `Acknowledge::OsBuffered`: a record whose `Persist::is_buffered` is set counts as stored once the operating system has it, and is counted
+//!   against the same allowance, for a loss of power takes it like memory; what goes beyond is synced first. Whoever makes a checkpoint
+//!   durable syncs what was stored before it.
 //! - A record that the final flush synced and no checkpoint followed is taken for a new one at the next start, unless some
 //!   destination had settled it: it is counted once more as received, within those bounds.
 
@@ -125,7 +128,7 @@ mod usual;
 
 pub use books::{Books, Broken, DestinationBook, DestinationCell, Held, InputCell, KernelBook};
 pub use checkpoint::CHECKPOINT_RANGES_MAX;
-pub use config::{BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, OnRemoved, RetryPolicy};
+pub use config::{Acknowledge, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, OnRemoved, RetryPolicy};
 pub use dispatch::{REPLAY_SPREAD, SERVER_PAUSE_MAX};
 pub use engine::Pipeline;
 pub use exchange::{

@@ -51,6 +51,7 @@ impl Pipeline {
                     signal: entry.signal,
                     counts: entry.counts,
                     received_unix_ms: entry.received_unix_ms,
+                    is_buffered: false,
                     body: body.clone(),
                 });
                 entry.place = Place::Flushing;

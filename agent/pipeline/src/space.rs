@@ -140,7 +140,7 @@ pub(crate) struct Space {
     pub(crate) shares: Shares,
     /// Whether a checkpoint has room for the ids of another record.
     is_countable: bool,
-    /// Items accepted into memory alone since the start.
+    /// Items accepted since the start that a crash may take: into memory alone, or into the operating system's.
     volatile_total: u64,
     /// What `volatile_total` may reach before the next checkpoint is durable.
     volatile_ceiling: u64,
@@ -202,7 +202,7 @@ impl Space {
         let disk_fits = !is_refused && self.disk_fits(class, size.bytes, route);
         let placement = match self.mode {
             BufferMode::Memory if fits => Placement::Memory,
-            BufferMode::Spill if fits && self.volatile_total + size.items <= self.volatile_ceiling => Placement::Memory,
+            BufferMode::Spill if fits && self.has_allowance(size.items) => Placement::Memory,
             BufferMode::Mirror if fits && disk_fits => Placement::Both,
             BufferMode::Spill | BufferMode::Mirror | BufferMode::Archive if disk_fits => Placement::Disk,
             BufferMode::Memory | BufferMode::Spill if shedding => Placement::Shed,
@@ -221,6 +221,19 @@ impl Space {
             Placement::Shed | Placement::Full | Placement::TooLarge => {}
         }
         placement
+    }
+
+    /// Counts items that a crash may take, if that many more may be.
+    pub(crate) fn take_volatile(&mut self, items: u64) -> bool {
+        let is_allowed = self.has_allowance(items);
+        if is_allowed {
+            self.volatile_total += items;
+        }
+        is_allowed
+    }
+
+    const fn has_allowance(&self, items: u64) -> bool {
+        self.volatile_total + items <= self.volatile_ceiling
     }
 
     /// A twentieth of what a class may have, where its records go first.

@@ -91,8 +91,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Pipeline, Recovered,
-        Request, RetryPolicy, Verdict,
+        Acknowledge, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin,
+        Pipeline, Recovered, Request, RetryPolicy, Verdict,
     };
 
     fn config(destinations: &[&str]) -> Config {
@@ -106,6 +106,7 @@ mod tests {
         };
         Config {
             mode: BufferMode::Mirror,
+            acknowledge: Acknowledge::AtRest,
             memory: MemoryLimits { bytes: 1 << 20, items: 10_000 },
             disk_bytes: 1 << 20,
             on_full: OnFull::RefuseIntake,

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Outcome, Phase, Pipeline,
-    RecordId, Recovered, Request, RetryPolicy, Stored, Verdict,
+    Acknowledge, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Outcome,
+    Phase, Pipeline, RecordId, Recovered, Request, RetryPolicy, Stored, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
@@ -36,6 +36,7 @@ fn config(mode: BufferMode) -> Config {
     };
     Config {
         mode,
+        acknowledge: Acknowledge::AtRest,
         memory: MemoryLimits { bytes: 1 << 20, items: 10_000 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 1 << 20 },
         on_full: OnFull::RefuseIntake,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Outcome, Pipeline,
-    RecordId, Request, RetryPolicy, Verdict,
+    Acknowledge, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Outcome,
+    Pipeline, RecordId, Request, RetryPolicy, Verdict,
 };
 use vocabulary::{Class, ClassCounts, Signal};
 
@@ -42,6 +42,7 @@ impl Flow {
         };
         let config = Config {
             mode,
+            acknowledge: Acknowledge::AtRest,
             memory: MemoryLimits { bytes: 1 << 40, items: 1 << 40 },
             disk_bytes: if mode == BufferMode::Memory { 0 } else { 1 << 40 },
             on_full: OnFull::RefuseIntake,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, Circuit, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, LIMIT_DWELL, MemoryLimits, OnFull, OnRemoved,
-    Origin, Outcome, Part, Phase, Pipeline, REPLAY_SPREAD, RecordId, Recovered, Refusal, Request, RetryPolicy, Stored, Verdict,
+    Acknowledge, BufferMode, Circuit, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, LIMIT_DWELL, MemoryLimits,
+    OnFull, OnRemoved, Origin, Outcome, Part, Phase, Pipeline, REPLAY_SPREAD, RecordId, Recovered, Refusal, Request, RetryPolicy, Stored,
+    Verdict,
 };
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
@@ -28,6 +29,7 @@ fn config(mode: BufferMode, destinations: &[&str]) -> Config {
     };
     Config {
         mode,
+        acknowledge: Acknowledge::AtRest,
         memory: MemoryLimits { bytes: 10_000, items: 1_000_000 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 100_000 },
         on_full: OnFull::RefuseIntake,
@@ -259,6 +261,34 @@ fn what_fits_memory_alone_is_told_without_a_trace_and_parts_are_looked_at_togeth
     assert!(!engine.parts_fit_memory_alone(Duration::ZERO, Signal::Traces, Origin::Client, &parts), "together they are too much");
     let mirror = &mut Pipeline::new(config(BufferMode::Mirror, &["only"]), None);
     assert!(!mirror.fits_memory_alone(Duration::ZERO, &request(Class::High, 10, 100)));
+}
+
+#[test]
+fn what_is_answered_before_a_sync_stays_within_what_the_last_durable_checkpoint_allows() {
+    let mut config = config(BufferMode::Mirror, &["only"]);
+    (config.acknowledge, config.memory.items) = (Acknowledge::OsBuffered, 25);
+    let mut engine = Pipeline::new(config, None);
+    let offered = |engine: &mut Pipeline| {
+        let Verdict::Admitted(admission) = offer(engine, Class::High, 100) else { panic!("refused") };
+        let persist = &admission.persist[0];
+        (persist.is_buffered, persist.id)
+    };
+    let (is_buffered, first) = offered(&mut engine);
+    assert!(!is_buffered, "no checkpoint is durable yet");
+    engine.handle_stored(Duration::ZERO, first);
+    let checkpoint = engine.checkpoint();
+    assert_eq!(checkpoint.volatile_ceiling, 25);
+    engine.handle_checkpointed(checkpoint.generation);
+    // Ten items each: two fit, the third would pass the bound.
+    let buffered: Vec<_> = (0..3).map(|_| offered(&mut engine)).collect();
+    assert_eq!(buffered.iter().map(|(is_buffered, _)| *is_buffered).collect::<Vec<_>>(), [true, true, false]);
+    engine.handle_stored(Duration::ZERO, buffered[0].1);
+    // One of them is stored behind this checkpoint, which does not know whether it is synced.
+    assert_eq!(engine.checkpoint().volatile_ceiling, 10 + 25);
+    engine.handle_shutdown(Duration::ZERO, seconds(10));
+    engine.handle_inputs_stopped(Duration::ZERO);
+    buffered[1..].iter().for_each(|(_, id)| engine.handle_stored(Duration::ZERO, *id));
+    assert_eq!(engine.checkpoint().volatile_ceiling, 0, "nothing more is taken in");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, OnRemoved, Origin,
-    Outcome, Phase, Pipeline, RecordId, Request, RetryPolicy, Verdict,
+    Acknowledge, BufferMode, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, OnRemoved,
+    Origin, Outcome, Phase, Pipeline, RecordId, Request, RetryPolicy, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, RefuseReason, Signal};
@@ -26,6 +26,7 @@ fn engine(mode: BufferMode) -> Pipeline {
     };
     let config = Config {
         mode,
+        acknowledge: Acknowledge::AtRest,
         memory: MemoryLimits { bytes: 2_000, items: 100 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 6_000 },
         on_full: OnFull::RefuseIntake,

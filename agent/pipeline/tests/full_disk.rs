@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    Admission, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, OnRemoved, Origin,
-    Outcome, Pipeline, RECORD_DISK_BYTES, RecordId, Request, RetryPolicy, Verdict,
+    Acknowledge, Admission, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull,
+    OnRemoved, Origin, Outcome, Pipeline, RECORD_DISK_BYTES, RecordId, Request, RetryPolicy, Verdict,
 };
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
 
@@ -31,6 +31,7 @@ fn engine(on_full: OnFull, dead: Delivery) -> Pipeline {
     };
     let config = Config {
         mode: BufferMode::Mirror,
+        acknowledge: Acknowledge::AtRest,
         memory: MemoryLimits { bytes: 1 << 20, items: 1_000_000 },
         disk_bytes: 20_000,
         on_full,

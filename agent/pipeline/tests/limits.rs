@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    Admission, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, LIMIT_DWELL, MemoryLimits, OnFull, Origin,
-    Outcome, Part, Pipeline, Request, RetryPolicy, Verdict,
+    Acknowledge, Admission, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, LIMIT_DWELL, MemoryLimits,
+    OnFull, Origin, Outcome, Part, Pipeline, Request, RetryPolicy, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, RefuseReason, Signal};
@@ -47,6 +47,7 @@ fn config(mode: BufferMode, soft_percent: u32) -> Config {
     let destination = DestinationConfig { name: "only".to_owned(), signals: Vec::new(), in_flight: 4, retry, delivery: Delivery::Required };
     Config {
         mode,
+        acknowledge: Acknowledge::AtRest,
         memory: MemoryLimits { bytes: 2_000, items: 200 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 4_000 },
         on_full: OnFull::RefuseIntake,

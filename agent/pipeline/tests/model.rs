@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, Checkpoint, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, IdRanges, MemoryLimits, OnFull,
-    OnRemoved, Origin, Outcome, Part, Persist, Phase, Pipeline, Quarantined, RecordId, Recovered, Request, RetryPolicy, Send, SetAside,
-    Stored, Verdict,
+    Acknowledge, BufferMode, Checkpoint, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, IdRanges,
+    MemoryLimits, OnFull, OnRemoved, Origin, Outcome, Part, Persist, Phase, Pipeline, Quarantined, RecordId, Recovered, Request,
+    RetryPolicy, Send, SetAside, Stored, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
@@ -99,15 +99,17 @@ fn step() -> impl Strategy<Value = Step> {
 struct Policy {
     on_full: OnFull,
     delivery: [Delivery; DESTINATIONS],
+    acknowledge: Acknowledge,
 }
 
 impl Policy {
-    const REFUSE: Self = Self { on_full: OnFull::RefuseIntake, delivery: [Delivery::Required; DESTINATIONS] };
+    const REFUSE: Self =
+        Self { on_full: OnFull::RefuseIntake, delivery: [Delivery::Required; DESTINATIONS], acknowledge: Acknowledge::AtRest };
 
     fn any() -> impl Strategy<Value = Self> {
         let on_full = prop_oneof![Just(OnFull::RefuseIntake), Just(OnFull::DropOldest), Just(OnFull::DropNewest)];
         let delivery = || prop_oneof![Just(Delivery::Required), Just(Delivery::BestEffort)];
-        (on_full, delivery(), delivery()).prop_map(|(on_full, first, second)| Self { on_full, delivery: [first, second] })
+        (on_full, delivery(), delivery()).prop_map(|(on_full, first, second)| Self { on_full, delivery: [first, second], ..Self::REFUSE })
     }
 
     fn refuses(self, destination: usize) -> bool {
@@ -133,6 +135,7 @@ fn config(mode: BufferMode, policy: Policy) -> Config {
     };
     Config {
         mode,
+        acknowledge: policy.acknowledge,
         memory: MemoryLimits { bytes: 1_500, items: 100 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 3_000 },
         on_full: policy.on_full,
@@ -157,6 +160,8 @@ struct World {
     /// Those of them that the final flush handed out.
     flushed: BTreeSet<RecordId>,
     disk: BTreeMap<RecordId, Stored>,
+    /// Those of them that only the operating system has.
+    unsynced: BTreeSet<RecordId>,
     durable: Option<Checkpoint>,
     /// What this life found on disk for each destination. It may be above the bound: what was settled since the last durable
     /// checkpoint gave its room back, and is found again after a crash.
@@ -209,6 +214,7 @@ impl World {
             pending: Vec::new(),
             flushed: BTreeSet::new(),
             disk: BTreeMap::new(),
+            unsynced: BTreeSet::new(),
             durable: None,
             found_bytes: [0; DESTINATIONS],
             in_flight: Default::default(),
@@ -232,6 +238,11 @@ impl World {
             Step::Stored(nth) if nth < self.pending.len() => {
                 let persist = self.pending.remove(nth);
                 self.disk.insert(persist.id, stored(&persist));
+                if persist.is_buffered {
+                    self.unsynced.insert(persist.id);
+                } else {
+                    self.unsynced.clear();
+                }
                 self.engine.handle_stored(self.now, persist.id);
             }
             Step::StoreFailed(nth) if nth < self.pending.len() => self.fail_store(nth),
@@ -445,6 +456,7 @@ impl World {
         if !is_durable {
             return;
         }
+        self.unsynced.clear();
         let generation = checkpoint.generation;
         self.taken_out.retain(|(counted, ..)| *counted > generation);
         self.durable = Some(checkpoint);
@@ -462,6 +474,9 @@ impl World {
     fn crash(&mut self) {
         for persist in self.pending.drain(..).step_by(2) {
             self.disk.insert(persist.id, stored(&persist));
+        }
+        for id in std::mem::take(&mut self.unsynced).into_iter().step_by(2) {
+            self.disk.remove(&id);
         }
         let before = self.engine.published().clone();
         let lost = self.lost_by_crash();
@@ -657,6 +672,15 @@ proptest! {
     #[test]
     fn a_pipeline_that_mirrors_keeps_its_promises(policy in Policy::any(), steps in prop::collection::vec(step(), 1..150)) {
         play(BufferMode::Mirror, policy, steps);
+    }
+
+    #[test]
+    fn a_pipeline_that_answers_before_its_disk_syncs_keeps_its_promises(
+        policy in Policy::any(),
+        mode in prop_oneof![3 => Just(BufferMode::Mirror), 1 => Just(BufferMode::Archive)],
+        steps in prop::collection::vec(step(), 1..150),
+    ) {
+        play(mode, Policy { acknowledge: Acknowledge::OsBuffered, ..policy }, steps);
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, OnRemoved, Origin,
-    Outcome, Pipeline, Progress, RecordId, Request, RetryPolicy, Send, Verdict,
+    Acknowledge, BufferMode, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, OnRemoved,
+    Origin, Outcome, Pipeline, Progress, RecordId, Request, RetryPolicy, Send, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
@@ -27,6 +27,7 @@ fn engine_with(mode: BufferMode, window: usize) -> Pipeline {
         DestinationConfig { name: "picky".into(), signals: Vec::new(), in_flight: window, retry, delivery: Delivery::Required };
     let config = Config {
         mode,
+        acknowledge: Acknowledge::AtRest,
         memory: MemoryLimits { bytes: 1 << 30, items: 1 << 30 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 1 << 30 },
         on_full: OnFull::RefuseIntake,

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, Circuit, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, LIMIT_DWELL, MemoryLimits, OnFull,
-    OnRemoved, Origin, Outcome, Pipeline, Quarantined, ReconfigureError, RecordId, Recovered, Request, RetryPolicy, SetAside, Stored,
-    Verdict,
+    Acknowledge, BufferMode, Circuit, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, LIMIT_DWELL,
+    MemoryLimits, OnFull, OnRemoved, Origin, Outcome, Pipeline, Quarantined, ReconfigureError, RecordId, Recovered, Request, RetryPolicy,
+    SetAside, Stored, Verdict,
 };
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
 
@@ -30,6 +30,7 @@ fn config(mode: BufferMode, destinations: &[&str]) -> Config {
     };
     Config {
         mode,
+        acknowledge: Acknowledge::AtRest,
         memory: MemoryLimits { bytes: 10_000, items: 1_000_000 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 100_000 },
         on_full: OnFull::RefuseIntake,
@@ -350,4 +351,28 @@ fn the_search_of_a_record_outlives_the_removal_of_its_destination_if_policy_is_t
         }
         engine.check_held().unwrap();
     }
+}
+
+#[test]
+fn what_is_answered_before_a_sync_stays_bounded_when_clients_are_to_wait_for_the_sync_again() {
+    let at_rest = config(BufferMode::Mirror, &["only"]);
+    let buffered = Config { acknowledge: Acknowledge::OsBuffered, ..at_rest.clone() };
+    let mut engine = Pipeline::new(at_rest.clone(), None);
+    let is_buffered = |engine: &mut Pipeline| {
+        let Verdict::Admitted(admission) = offer(engine, 100) else { panic!("not admitted") };
+        admission.persist[0].is_buffered
+    };
+    let durable = |engine: &mut Pipeline| {
+        let checkpoint = engine.checkpoint();
+        engine.handle_checkpointed(checkpoint.generation);
+        checkpoint.volatile_ceiling
+    };
+    assert_eq!(durable(&mut engine), 0);
+    engine.reconfigure(NOW, buffered).unwrap();
+    assert!(!is_buffered(&mut engine), "no checkpoint allows it yet");
+    assert!(engine.is_checkpoint_due() && durable(&mut engine) > 0);
+    assert!(is_buffered(&mut engine));
+    engine.reconfigure(NOW, at_rest).unwrap();
+    assert!(!is_buffered(&mut engine), "the bound of before still stands, and is not used");
+    assert_eq!(durable(&mut engine), 10, "those on their way to the disk");
 }

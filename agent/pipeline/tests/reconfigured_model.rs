@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    Books, BufferMode, Checkpoint, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull,
-    OnRemoved, Origin, Outcome, Part, Persist, Phase, Pipeline, Quarantined, ReconfigureError, RecordId, Recovered, Request, RetryPolicy,
-    Send, SetAside, Stored, Verdict,
+    Acknowledge, Books, BufferMode, Checkpoint, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, MemoryLimits,
+    OnFull, OnRemoved, Origin, Outcome, Part, Persist, Phase, Pipeline, Quarantined, ReconfigureError, RecordId, Recovered, Request,
+    RetryPolicy, Send, SetAside, Stored, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
@@ -51,6 +51,7 @@ struct Setup {
     destinations: Vec<DestinationConfig>,
     on_full: OnFull,
     on_removed: OnRemoved,
+    acknowledge: Acknowledge,
     memory_bytes: u64,
     disk_bytes: u64,
     soft_percent: u32,
@@ -61,6 +62,7 @@ impl Setup {
     fn config(&self, mode: BufferMode) -> Config {
         Config {
             mode,
+            acknowledge: if mode == BufferMode::Mirror { self.acknowledge } else { Acknowledge::AtRest },
             memory: MemoryLimits { bytes: self.memory_bytes, items: self.memory_bytes / 10 },
             disk_bytes: if mode == BufferMode::Memory { 0 } else { self.disk_bytes },
             on_full: self.on_full,
@@ -94,8 +96,8 @@ impl Setup {
 
     fn of_all() -> Self {
         let destinations = NAMES.iter().map(|name| destination(name, Vec::new(), Delivery::Required, 3)).collect();
-        let (on_full, on_removed) = (OnFull::RefuseIntake, OnRemoved::Keep);
-        Self { destinations, on_full, on_removed, memory_bytes: 1_500, disk_bytes: 5_000, soft_percent: 90, weight: 2 }
+        let (on_full, on_removed, acknowledge) = (OnFull::RefuseIntake, OnRemoved::Keep, Acknowledge::AtRest);
+        Self { destinations, on_full, on_removed, acknowledge, memory_bytes: 1_500, disk_bytes: 5_000, soft_percent: 90, weight: 2 }
     }
 }
 
@@ -116,11 +118,13 @@ fn setup() -> impl Strategy<Value = Setup> {
     });
     let on_full = prop_oneof![2 => Just(OnFull::RefuseIntake), 1 => Just(OnFull::DropOldest), 1 => Just(OnFull::DropNewest)];
     let on_removed = prop_oneof![3 => Just(OnRemoved::Keep), 1 => Just(OnRemoved::Drop)];
-    (destinations, on_full, on_removed, 600_u64..2_000, 1_500_u64..6_000, 80_u32..=100, 1_u32..9).prop_map(
-        |(destinations, on_full, on_removed, memory_bytes, disk_bytes, soft_percent, weight)| Setup {
+    let acknowledge = prop_oneof![Just(Acknowledge::AtRest), Just(Acknowledge::OsBuffered)];
+    (destinations, on_full, on_removed, acknowledge, 600_u64..2_000, 1_500_u64..6_000, 80_u32..=100, 1_u32..9).prop_map(
+        |(destinations, on_full, on_removed, acknowledge, memory_bytes, disk_bytes, soft_percent, weight)| Setup {
             destinations,
             on_full,
             on_removed,
+            acknowledge,
             memory_bytes,
             disk_bytes,
             soft_percent,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, Circuit, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin, Outcome,
-    Pipeline, REPLAY_SPREAD, RecordId, Recovered, Request, RetryPolicy, Stored, Verdict,
+    Acknowledge, BufferMode, Circuit, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, Origin,
+    Outcome, Pipeline, REPLAY_SPREAD, RecordId, Recovered, Request, RetryPolicy, Stored, Verdict,
 };
 use vocabulary::{Class, ClassCounts, Signal};
 
@@ -23,6 +23,7 @@ fn engine(mode: BufferMode, replay_seed: u64, recovered: Option<Recovered>) -> P
     let destination = DestinationConfig { name: "back".into(), signals: Vec::new(), in_flight: 16, retry, delivery: Delivery::Required };
     let config = Config {
         mode,
+        acknowledge: Acknowledge::AtRest,
         memory: MemoryLimits { bytes: 1 << 40, items: 1 << 40 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { 1 << 40 },
         on_full: OnFull::RefuseIntake,

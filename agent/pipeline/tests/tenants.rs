@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, Gauges, LIMIT_DWELL, MemoryLimits, OnFull, Origin,
-    Outcome, Pipeline, Request, RetryPolicy, Verdict,
+    Acknowledge, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, Gauges, LIMIT_DWELL, MemoryLimits, OnFull,
+    Origin, Outcome, Pipeline, Request, RetryPolicy, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, RefuseReason, Signal};
@@ -19,6 +19,7 @@ fn engine(mode: BufferMode, tenants_max: usize) -> Pipeline {
     let retry = RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(2), deadline: None };
     let config = Config {
         mode,
+        acknowledge: Acknowledge::AtRest,
         memory: MemoryLimits { bytes: ROOM, items: 100_000 },
         disk_bytes: if mode == BufferMode::Memory { 0 } else { ROOM },
         on_full: OnFull::RefuseIntake,

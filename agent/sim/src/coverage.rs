@@ -86,6 +86,8 @@ sometimes! {
     ArrivedLate = "a record arrived after the agent had given up waiting",
     ArrivedAfterCrash = "a record arrived after its sender had ended",
     ReadBack = "a record was read back from disk to be sent",
+    KilledUnsynced = "the process was killed with records that only the page cache had",
+    PowerCutUnsynced = "the power went with records that only the page cache had",
     ArchiveSent = "what an archive held was sent by another mode",
     RetryExhausted = "a record was dropped at its retry deadline",
     Evicted = "a destination gave up its oldest record because its share of the disk was full",

@@ -214,13 +214,17 @@ impl World {
     pub(crate) fn settle_job(&mut self, job: Job, stored: &[bool]) {
         let now = self.engine_now();
         let is_any_taken = job.is_rest_taken || stored.contains(&true);
-        let (mut durable, mut lost) = (ClassCounts::default(), ClassCounts::default());
+        let (mut durable, mut buffered, mut lost) = (ClassCounts::default(), ClassCounts::default(), ClassCounts::default());
         let is_flush = job.waiter.is_none();
         let is_kernel = job.waiter.is_some_and(|waiter| self.requests[waiter.request].is_kernel);
         for (position, record) in job.records.iter().enumerate() {
             let Some(process) = &mut self.process else { return };
             let is_stored = stored.get(position).copied().unwrap_or(false);
-            let sum = if is_stored { &mut durable } else { &mut lost };
+            let sum = match (is_stored, record.is_buffered) {
+                (true, false) => &mut durable,
+                (true, true) => &mut buffered,
+                (false, _) => &mut lost,
+            };
             for (class, items) in record.counts.iter() {
                 sum[class] += items;
             }
@@ -235,7 +239,7 @@ impl World {
             }
         }
         let Some(mut waiter) = job.waiter else { return };
-        if durable.total() == 0 && !is_any_taken {
+        if durable.total() + buffered.total() == 0 && !is_any_taken {
             return self.answer(waiter.request, waiter.attempt, Answer::Refused(STORE_FAILED_PAUSE));
         }
         for (class, items) in lost.iter() {

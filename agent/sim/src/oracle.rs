@@ -65,8 +65,10 @@ pub(crate) struct Oracle {
     lengths: BTreeMap<RecordId, u64>,
     /// Records whose place in the books is decided, and when that was.
     counted: BTreeMap<RecordId, u64>,
-    /// Durable, and not yet given back to the disk.
+    /// Stored, and not yet given back to the disk.
     kept: BTreeSet<RecordId>,
+    /// Those of them that may not be synced yet.
+    unsynced: BTreeSet<RecordId>,
     /// Items that went to disk in records of a class above their own, by their own class.
     pub(crate) carried: [u64; Class::COUNT],
     moment: u64,
@@ -99,6 +101,7 @@ impl Oracle {
             lengths: BTreeMap::new(),
             counted: BTreeMap::new(),
             kept: BTreeSet::new(),
+            unsynced: BTreeSet::new(),
             carried: [0; Class::COUNT],
             moment: 0,
             tally: Tally::new(destinations),
@@ -156,6 +159,9 @@ impl Oracle {
         self.counted.insert(record.id, self.moment);
         if is_stored {
             self.kept.insert(record.id);
+            if record.is_buffered {
+                self.unsynced.insert(record.id);
+            }
             self.lengths.insert(record.id, record.body.len() as u64);
             self.note_carried(record.id, &record.counts);
             self.name(record.id, &record.body, record.signal, record.counts);
@@ -355,6 +361,7 @@ impl Oracle {
     /// A checkpoint is durable; `released` may be deleted, and `published` is what users see from here on.
     pub(crate) fn note_durable(&mut self, checkpoint: Checkpoint, released: &[pipeline::IdRanges; Class::COUNT], published: &Books) {
         self.kept.retain(|id| !released[id.class.index()].contains(id.sequence));
+        self.unsynced.clear();
         self.snapshots.retain(|snapshot| snapshot.generation >= checkpoint.generation);
         self.durable = Some(checkpoint);
         self.note_published(published);
@@ -365,6 +372,18 @@ impl Oracle {
             tally::is_monotone(before, published);
         }
         self.published = Some(published.clone());
+    }
+
+    /// Whether a loss of power may take what was stored.
+    pub(crate) fn is_anything_unsynced(&self) -> bool {
+        !self.unsynced.is_empty()
+    }
+
+    /// What was not synced may be gone. Whether there was any.
+    pub(crate) fn note_power_lost(&mut self) -> bool {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        self.kept.retain(|id| !unsynced.contains(id));
+        !unsynced.is_empty()
     }
 
     /// The process ended, in whatever way.
@@ -404,6 +423,8 @@ impl Oracle {
             assert!(found.contains(id) || settled_by(*id, true), "{id:?} was durable, nobody settled it, and it is gone");
         }
         self.kept.retain(|id| found.contains(id));
+        // Whoever reports a record has synced it.
+        self.unsynced.clear();
         self.tally = tally;
         self.moment += 1;
         for stored in &recovered.stored {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pipeline::{BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, OnRemoved, RetryPolicy};
+use pipeline::{Acknowledge, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, OnRemoved, RetryPolicy};
 use spool::Retention;
 use vocabulary::{Class, Signal};
 
@@ -66,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) sender_breaks: bool,
     /// How much later a record arrives for each that is on its way to the same destination.
     pub(crate) load: Duration,
+    /// Whether clients are answered before the disk syncs, at times.
+    pub(crate) may_sync_later: bool,
     /// Other configurations while the agent runs.
     pub(crate) reconfigurations: u64,
     /// Most records and jobs of one group of the storage thread, and most that wait for it.
@@ -109,6 +111,7 @@ impl Plan {
             Retention::For(Duration::from_secs(3)),
         ]);
         config.on_removed = chance.one_of(&[OnRemoved::Keep, OnRemoved::Keep, OnRemoved::Drop]);
+        let may_sync_later = config.acknowledge == Acknowledge::OsBuffered;
         Self {
             config,
             segment_bytes,
@@ -123,6 +126,7 @@ impl Plan {
             disk_full_spells: chance.below(3),
             sender_breaks: chance.percent(25),
             load: chance.one_of(&[Duration::ZERO, Duration::from_millis(3), Duration::from_millis(40)]),
+            may_sync_later,
             reconfigurations: chance.below(5),
             group_max: chance.one_of(&[1, 4, 64]),
             storage_queue_max: chance.one_of(&[2, 8, 64]),
@@ -144,8 +148,10 @@ fn draw_config(chance: &mut Chance, mode: BufferMode, destinations: u64) -> Conf
         delivery: chance.one_of(&[Delivery::Required, Delivery::Required, Delivery::BestEffort]),
     };
     let has_disk = mode != BufferMode::Memory;
+    let may_sync_later = matches!(mode, BufferMode::Mirror | BufferMode::Archive);
     Config {
         mode,
+        acknowledge: if may_sync_later && chance.percent(40) { Acknowledge::OsBuffered } else { Acknowledge::AtRest },
         memory: MemoryLimits { bytes: chance.one_of(&MEMORY_BYTES), items: chance.one_of(&MEMORY_ITEMS) },
         disk_bytes: if has_disk { chance.one_of(&DISK_BYTES) } else { 0 },
         on_full: chance.one_of(&[OnFull::RefuseIntake, OnFull::RefuseIntake, OnFull::DropOldest, OnFull::DropNewest]),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pipeline::{ClassPolicy, DestinationGauge, DestinationIndex, MemoryLimits, Pipeline, ReconfigureError};
+use pipeline::{Acknowledge, ClassPolicy, DestinationGauge, DestinationIndex, MemoryLimits, Pipeline, ReconfigureError};
 use vocabulary::Class;
 
 use crate::chance::Chance;
@@ -79,6 +79,9 @@ fn redraw(chance: &mut Chance, plan: &mut Plan) {
     }
     config.classes =
         Class::ALL.map(|_| ClassPolicy { weight: chance.between(1, 20) as u32, reserved_percent: chance.one_of(&[0, 0, 5, 20]) });
+    if plan.may_sync_later {
+        config.acknowledge = chance.one_of(&[Acknowledge::AtRest, Acknowledge::OsBuffered]);
+    }
     for destination in &mut config.destinations {
         destination.in_flight = chance.between(1, 8) as usize;
         destination.retry.initial = Duration::from_millis(chance.between(50, 500));

@@ -283,7 +283,9 @@ impl Storage {
             stored.push(appended);
         }
         if stored.contains(&true) {
-            match self.spool.commit() {
+            let may_sync_later =
+                matches!(self.health, Health::Good) && jobs.iter().flat_map(|job| &job.records).all(|record| record.is_buffered);
+            match if may_sync_later { self.spool.flush() } else { self.spool.commit() } {
                 Ok(()) if !stored.contains(&false) => self.health = Health::Good,
                 Ok(()) => {}
                 Err(_) => {

@@ -247,6 +247,22 @@ pub enum CommitError {
         /// The cause.
         source: io::Error,
     },
+    /// Records that were not synced where they lie could not be written anew.
+    #[error("records of {path}, which could not be synced, cannot be written anew: check the disk")]
+    Copy {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: Box<AppendError>,
+    },
+    /// Records that were not synced where they lie could not be read to be written anew.
+    #[error("records of {path}, which could not be synced, cannot be read back: check the disk")]
+    ReadBack {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// A checkpoint has too many ranges to be stored.
     #[error("a checkpoint of {bytes} bytes exceeds the largest one, {bytes_max}")]
     CheckpointTooLarge {

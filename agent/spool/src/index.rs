@@ -62,6 +62,16 @@ impl<F: StorageFile> Segment<F> {
         }
     }
 
+    /// Makes records unreadable here, because they are readable in a newer segment.
+    pub(crate) fn forget(&self, sequences: &[u64]) {
+        let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
+        for sequence in sequences {
+            if let Ok(at) = records.binary_search_by_key(sequence, |entry| entry.sequence) {
+                records.remove(at);
+            }
+        }
+    }
+
     /// Whether every record it holds is in `settled`. Cheap while the oldest is not.
     pub(crate) fn is_settled(&self, settled: &IdRanges) -> bool {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
@@ -145,7 +155,18 @@ impl<F: StorageFile> Index<F> {
 
     pub(crate) fn read(&self, id: RecordId) -> Result<Bytes, ReadError> {
         let (segment, entry) = self.find(id).ok_or(ReadError::NotFound { id })?;
-        segment.read(id, entry)
+        segment.read(id, entry).or_else(|error| match self.find(id) {
+            // It was copied there meanwhile, and cut off here.
+            Some((newer, entry)) if !Arc::ptr_eq(&segment, &newer) => newer.read(id, entry),
+            _ => Err(error),
+        })
+    }
+
+    /// Whether a segment newer than this one has the record.
+    pub(crate) fn is_in_newer(&self, class: Class, older: &Arc<Segment<F>>, sequence: u64) -> bool {
+        let segments = self.class(class).read().unwrap_or_else(PoisonError::into_inner);
+        let newer = segments.iter().rev().take_while(|segment| !Arc::ptr_eq(segment, older));
+        newer.into_iter().any(|segment| segment.find(sequence).is_some())
     }
 
     fn find(&self, id: RecordId) -> Option<(Arc<Segment<F>>, Entry)> {

@@ -19,7 +19,8 @@
 //! else owns, without a lock and without a write.
 //!
 //! **What holds.** A record is all there or not there. After `commit` returned it survives the loss of power, and is readable. A commit
-//! that fails stores nothing of its group. A checkpoint is the last one written or, after a crash in `write_checkpoint`, that one or
+//! that fails stores nothing of its group. After `flush` returned it is readable and survives the end of the process; a commit that fails loses
+//! no such record while power lasts. A checkpoint is the last one written or, after a crash in `write_checkpoint`, that one or
 //! the one before. Opening succeeds on any content but a newer release's, which is left untouched, and twice gives the same; a damaged byte costs the record it lies in, is reported,
 //! and is never delivered. A full disk refuses appends, not reads, and heals by itself.
 //!
@@ -194,7 +195,16 @@ impl Spool {
         self.log.commit()
     }
 
-    /// The body of a committed record, its checksum verified.
+    /// Hands every record appended since the last commit to the operating system and makes it readable: it survives the end of the
+    /// process, and a loss of power from the next commit on. A checkpoint commits first.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn flush(&mut self) -> Result<(), CommitError> {
+        self.log.flush()
+    }
+
+    /// The body of a committed or flushed record, its checksum verified.
     ///
     /// # Errors
     /// If it is not in the log, or damaged, or the disk fails.
@@ -208,7 +218,7 @@ impl Spool {
         Reader { index: Arc::clone(self.log.index()) }
     }
 
-    /// Makes a checkpoint durable. It may only name records whose commit has returned.
+    /// Makes a checkpoint durable, and before it whatever was flushed. It may only name records whose commit or flush has returned.
     ///
     /// # Errors
     /// If the disk is full or fails: then the checkpoint before it still counts.

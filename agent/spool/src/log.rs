@@ -1,16 +1,20 @@
 //! Appending, committing, checkpointing and releasing: the order of writes and syncs that durability rests on.
 //!
 //! - A record is readable, and may be acknowledged, once its segment is synced and, if the segment is new, the directory too.
+//! - A record that is flushed is readable too, and survives the end of the process; it may be acknowledged as no more than that. The next
+//!   commit syncs it, and a checkpoint, which may name it, commits first.
 //! - Only the last segment of a class ever holds bytes that are not synced: a full one gets its footer and is synced before the next
 //!   is created.
 //! - After a failed sync nothing written since the last good one is believed: it is cut off, its segment takes no more records, and
-//!   the group fails. After a failed write the segment is cut back and goes on.
+//!   the group fails. What was flushed before was acknowledged: it is copied to another segment, and only then cut off. After a failed
+//!   write the segment is cut back and goes on.
 //! - A segment is deleted only after the checkpoint that settles all of its records is durable; then the directory is synced.
 //! - A file is used again once its old name is durably gone, and gets its new name once its new header is durable: under a segment's
 //!   name there are only ever records that name it. What it held before stays behind them and counts for nothing there.
 
 mod budget;
 mod compact;
+mod flush;
 mod release;
 pub(crate) mod retain;
 pub(crate) mod room;
@@ -35,7 +39,7 @@ use budget::Growth;
 use compact::Cursor;
 use retain::Retention;
 use room::{Room, Spare};
-use tail::{Tail, first_charge};
+use tail::{Stranded, Tail, first_charge};
 
 /// The file name ending of what is kept only as evidence.
 pub(crate) const SET_ASIDE: &str = ".damaged";
@@ -52,6 +56,10 @@ pub(crate) struct Log<S: Storage> {
     closing: Vec<Tail<S::File>>,
     /// A sync failed since the last commit: the next one must fail.
     broken: Option<CommitError>,
+    /// Something was flushed since the last commit: records, or the names of their segments, may not be durable.
+    has_flushed: bool,
+    /// Flushed records whose sync failed, to be copied.
+    stranded: Vec<Stranded<S::File>>,
     /// Names were created that are not durable.
     is_directory_dirty: bool,
     next_creation: u64,
@@ -96,6 +104,8 @@ impl<S: Storage> Log<S> {
             tails,
             closing: Vec::new(),
             broken: None,
+            has_flushed: false,
+            stranded: Vec::new(),
             is_directory_dirty: false,
             next_creation,
             slots,
@@ -186,8 +196,28 @@ impl<S: Storage> Log<S> {
 
     /// Makes the group durable and its records readable, or forgets it.
     pub(crate) fn commit(&mut self) -> Result<(), CommitError> {
+        self.copy_stranded()?;
+        self.write()?;
+        if let Err(error) = self.sync() {
+            self.abandon();
+            self.save_stranded();
+            return Err(error);
+        }
+        reach("log.synced");
+        for tail in self.closing.iter_mut().chain(self.tails.iter_mut().flatten()) {
+            tail.publish();
+        }
+        self.closing.clear();
+        self.forget_stranded();
+        self.has_flushed = false;
+        Ok(())
+    }
+
+    /// Hands the group to the operating system, or forgets it.
+    fn write(&mut self) -> Result<(), CommitError> {
         if let Some(error) = self.broken.take() {
             self.abandon();
+            self.save_stranded();
             return Err(error);
         }
         for tail in self.tails.iter_mut().flatten() {
@@ -198,19 +228,13 @@ impl<S: Storage> Log<S> {
             }
         }
         reach("log.written");
-        if let Err(error) = self.sync() {
-            self.abandon();
-            return Err(error);
-        }
-        reach("log.synced");
-        for tail in self.closing.iter_mut().chain(self.tails.iter_mut().flatten()) {
-            tail.publish();
-        }
-        self.closing.clear();
         Ok(())
     }
 
     pub(crate) fn write_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), CommitError> {
+        if self.is_anything_flushed() {
+            self.commit()?;
+        }
         let mut written = self.slots.write(&self.storage, self.buffer, checkpoint);
         if matches!(written, Err(CommitError::DiskFull { .. })) && self.room.give_reserve(&self.storage) {
             written = self.slots.write(&self.storage, self.buffer, checkpoint);
@@ -292,6 +316,9 @@ impl<S: Storage> Log<S> {
             // At once, not at the commit that will fail: a process that is killed before it would find in the page cache, and
             // believe, what is not on disk.
             tail.give_up();
+            self.stranded.extend(tail.take_flushed());
+        } else {
+            tail.note_synced();
         }
         self.closing.push(tail);
         synced.map_err(|source| {
@@ -325,20 +352,21 @@ impl<S: Storage> Log<S> {
         self.closing.clear();
         for slot in &mut self.tails {
             if slot.as_mut().is_some_and(|tail| !tail.roll_back()) {
-                *slot = None;
+                self.stranded.extend(slot.take().and_then(|mut tail| tail.take_flushed()));
             }
         }
     }
 
     /// After a failed sync: the group is forgotten and none of its segments takes another record.
     fn abandon(&mut self) {
-        for tail in &mut self.closing {
+        for mut tail in self.closing.drain(..) {
             tail.give_up();
+            self.stranded.extend(tail.take_flushed());
         }
-        self.closing.clear();
         for slot in &mut self.tails {
             if let Some(tail) = slot.take_if(|tail| tail.is_touched()).as_mut() {
                 tail.give_up();
+                self.stranded.extend(tail.take_flushed());
             }
         }
     }

@@ -53,6 +53,21 @@ impl ModelSpool {
         self.log.commit()
     }
 
+    /// As [`crate::Spool::flush`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn flush(&mut self) -> Result<(), CommitError> {
+        self.log.flush()
+    }
+
+    /// Whether flushed records wait to be copied because their sync failed, and so did copying them: a process that ends so and finds them
+    /// in the page cache takes them for durable.
+    #[must_use]
+    pub fn is_stranded(&self) -> bool {
+        self.log.is_stranded()
+    }
+
     /// As [`crate::Spool::read`].
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What memory a log takes, counted at the allocator. It is separate because the counting allocator serves every test of its program.
 
-use pipeline::{BufferMode, ClassPolicy, Config, MemoryLimits, OnFull, Pipeline, RecordId};
+use pipeline::{Acknowledge, BufferMode, ClassPolicy, Config, MemoryLimits, OnFull, Pipeline, RecordId};
 use spool::{Append, Options, Spool};
 use vocabulary::{Class, ClassCounts, Signal};
 
@@ -23,6 +23,7 @@ fn a_log_that_every_class_has_written_to_takes_less_than_a_mebibyte_once_it_is_i
     let directory = tempfile::tempdir().expect("a directory");
     let config = Config {
         mode: BufferMode::Mirror,
+        acknowledge: Acknowledge::AtRest,
         memory: MemoryLimits { bytes: 1, items: 1 },
         disk_bytes: 1,
         on_full: OnFull::RefuseIntake,

@@ -39,20 +39,35 @@ impl Cuts {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_loses_nothing_that_was_acknowledged_from_disk() {
-    let (rounds, seed) = (number("FOREBAY_ROUNDS").unwrap_or(ROUNDS), seed());
+    let tally = cut_in_rounds("Mirror", number("FOREBAY_ROUNDS").unwrap_or(ROUNDS)).await;
+    assert_eq!(tally.missing, 0, "{tally:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_takes_no_more_of_what_was_not_synced_than_the_books_bound() {
+    let rounds = number("FOREBAY_ROUNDS").unwrap_or(ROUNDS) / 2;
+    let tally = cut_in_rounds("Mirror, acknowledge: OsBuffered", rounds).await;
+    assert!(tally.arrived > 0, "{tally:?}");
+}
+
+/// So many cuts, each chain of them judged by its books.
+async fn cut_in_rounds(mode: &str, rounds: u64) -> Tally {
+    let seed = seed();
     println!("\nreplay: FOREBAY_SEED={seed} FOREBAY_ROUNDS={rounds} cargo xtask test --only power");
     let mut chance = StdRng::seed_from_u64(seed);
     let (mut cuts, mut tally) = (Cuts::default(), Tally::default());
     while cuts.sum() < rounds {
         let volume = Volume::ext4(64);
-        let mut chain = Chain::at(volume.path().join("buffer"), "Mirror").await;
+        let mut chain = Chain::at(volume.path().join("buffer"), mode).await;
+        chain.loses_unsynced = mode.contains("OsBuffered");
         for _ in 0..CHAIN.min(rounds - cuts.sum()) {
             chain.oracle.behave(if chance.random_ratio(1, 4) { Backend::Refuses } else { Backend::Takes });
             cuts.cut(&volume, &mut chain, &mut chance).await;
         }
         tally = tally + chain.judge().await.0;
     }
-    println!("figure: {} power cuts: {cuts:?}; {tally:?}", cuts.sum());
+    println!("figure: {} power cuts, {mode}: {cuts:?}; {tally:?}", cuts.sum());
+    tally
 }
 
 impl Cuts {

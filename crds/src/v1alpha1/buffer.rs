@@ -17,7 +17,9 @@ pub struct Buffer {
     /// memory for what fits. `Archive`: disk alone, where it stays until `forebay-agent spool` or another mode delivers it.
     pub mode: BufferMode,
     /// When a client has its answer. `Memory`: once its items are in memory, or synced to disk where memory has no room (`Memory`, `Spill`;
-    /// their default). `Fsync`: once they are synced to disk (`Mirror`, `Archive`; their default).
+    /// their default). `OsBuffered`: once the operating system has them, which a loss of power may undo, the end of the agent not; they are
+    /// synced within a fifth of a second or so (`Mirror`, `Archive`). `Fsync`: once they are synced to disk (`Mirror`, `Archive`; their
+    /// default).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledge: Option<Acknowledge>,
     /// Age at which an item that waits is dropped as `Expired`, the oldest first; absent: it is kept until it is delivered.

@@ -99,7 +99,7 @@ pub(super) fn disk_forbidden() -> Rule {
 pub(super) fn acknowledge_fits_mode() -> Rule {
     explain(
         "!has(self.acknowledge) || (self.acknowledge == 'Memory') == (self.mode in ['Memory', 'Spill'])",
-        "'buffer.acknowledge ' + self.acknowledge + ' does not go with buffer.mode ' + self.mode + ', which answers after ' + (self.mode in ['Memory', 'Spill'] ? 'Memory' : 'Fsync')",
+        "'buffer.acknowledge ' + self.acknowledge + ' does not go with buffer.mode ' + self.mode + ', which answers after ' + (self.mode in ['Memory', 'Spill'] ? 'Memory' : 'OsBuffered or Fsync')",
     )
 }
 

@@ -30,10 +30,14 @@ pub(crate) struct Tail<F> {
     kept_bytes: u64,
     /// Length at the last commit.
     pub(crate) committed: u64,
+    /// Length at the last commit or flush: what is readable ends here.
+    published: u64,
     /// Encoded, not written.
     gathered: Vec<u8>,
     /// Records of the group.
     pending: Vec<Entry>,
+    /// Records that were flushed since the last commit.
+    flushed: Vec<Entry>,
     /// All records, those of the group included.
     rows: Rows,
 }
@@ -47,10 +51,21 @@ fn charge(end: u64, rows: usize, kept_bytes: u64) -> u64 {
     kept_bytes.max(end + footer_bytes(rows))
 }
 
+/// Records that were flushed to a segment that takes no more, and are not synced there.
+pub(crate) struct Stranded<F> {
+    pub(crate) class: Class,
+    pub(crate) segment: Arc<Segment<F>>,
+    /// Length of the file that is synced.
+    pub(crate) committed: u64,
+    pub(crate) entries: Vec<Entry>,
+    /// How often copying them was tried.
+    pub(crate) tries: u32,
+}
+
 impl<F: StorageFile> Tail<F> {
     /// A segment that ends cleanly at `bytes`, all of it durable.
     pub(crate) fn resume(segment: Arc<Segment<F>>, class: Class, bytes: u64, rows: Rows) -> Self {
-        let (header, gathered, pending) = (Vec::new(), Vec::new(), Vec::new());
+        let (header, gathered, pending, flushed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self {
             segment,
             class,
@@ -60,8 +75,10 @@ impl<F: StorageFile> Tail<F> {
             is_preallocated: false,
             kept_bytes: 0,
             committed: bytes,
+            published: bytes,
             gathered,
             pending,
+            flushed,
             rows,
         }
     }
@@ -170,14 +187,14 @@ impl<F: StorageFile> Tail<F> {
         }
     }
 
-    /// Forgets the group and cuts the file back to the last commit; says whether the cut succeeded.
+    /// Forgets the group and cuts the file back to what is readable; says whether the cut succeeded.
     pub(crate) fn roll_back(&mut self) -> bool {
         self.rows.truncate(self.rows.len() - self.pending.len());
         self.pending.clear();
         self.gathered.clear();
-        let is_cut = self.file_bytes == self.committed || self.cut(self.committed);
+        let is_cut = self.file_bytes == self.published || self.cut(self.published);
         if is_cut {
-            self.written = self.committed;
+            self.written = self.published;
         }
         is_cut
     }
@@ -212,8 +229,35 @@ impl<F: StorageFile> Tail<F> {
         self.segment.bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// The group is synced.
     pub(crate) fn publish(&mut self) {
         self.segment.publish(self.pending.drain(..));
-        self.committed = self.written;
+        (self.committed, self.published) = (self.written, self.written);
+        self.flushed.clear();
+    }
+
+    /// The operating system has the group.
+    pub(crate) fn publish_unsynced(&mut self) {
+        self.flushed.extend_from_slice(&self.pending);
+        self.segment.publish(self.pending.drain(..));
+        self.published = self.written;
+    }
+
+    /// What was flushed is synced, as a part of a segment that is full.
+    pub(crate) fn note_synced(&mut self) {
+        self.committed = self.published;
+        self.flushed.clear();
+    }
+
+    /// Records that are readable, and whose sync failed or will never come.
+    pub(crate) fn take_flushed(&mut self) -> Option<Stranded<F>> {
+        let entries = std::mem::take(&mut self.flushed);
+        (!entries.is_empty()).then(|| Stranded {
+            class: self.class,
+            segment: Arc::clone(&self.segment),
+            committed: self.committed,
+            entries,
+            tries: 0,
+        })
     }
 }
