@@ -45,6 +45,11 @@ const fn message(name: &'static str, fields: &'static [Kind]) -> Message {
 
 use Kind::{Bytes, Fixed32, Fixed64, Fixed64s, Sub, Text, Unknown, Varint, Varints};
 
+/// The three levels of a request around its items. The lists are `Bytes` here, for who walks a level walks them itself.
+pub(crate) static REQUEST: Message = message("ExportServiceRequest", &[Unknown, Bytes]);
+pub(crate) static RESOURCE_GROUP: Message = message("ResourceGroup", &[Unknown, Sub(&RESOURCE), Bytes, Text]);
+pub(crate) static SCOPE_GROUP: Message = message("ScopeGroup", &[Unknown, Sub(&SCOPE), Bytes, Text]);
+
 static ANY_VALUE: Message = Message {
     name: "AnyValue",
     fields: &[Unknown, Text, Varint, Varint, Fixed64, Sub(&ARRAY_VALUE), Sub(&KEY_VALUE_LIST), Bytes, Varint],
@@ -55,8 +60,8 @@ static KEY_VALUE_LIST: Message = message("KeyValueList", &[Unknown, Sub(&KEY_VAL
 static KEY_VALUE: Message = message("KeyValue", &[Unknown, Text, Sub(&ANY_VALUE), Varint]);
 static ENTITY_REF: Message = message("EntityRef", &[Unknown, Text, Text, Text, Text]);
 
-pub(crate) static RESOURCE: Message = message("Resource", &[Unknown, Sub(&KEY_VALUE), Varint, Sub(&ENTITY_REF)]);
-pub(crate) static SCOPE: Message = message("InstrumentationScope", &[Unknown, Text, Text, Sub(&KEY_VALUE), Varint]);
+static RESOURCE: Message = message("Resource", &[Unknown, Sub(&KEY_VALUE), Varint, Sub(&ENTITY_REF)]);
+static SCOPE: Message = message("InstrumentationScope", &[Unknown, Text, Text, Sub(&KEY_VALUE), Varint]);
 
 static SPAN_EVENT: Message = message("Span.Event", &[Unknown, Fixed64, Text, Sub(&KEY_VALUE), Varint]);
 static SPAN_LINK: Message = message("Span.Link", &[Unknown, Bytes, Bytes, Text, Sub(&KEY_VALUE), Varint, Fixed32]);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use vocabulary::{Class, ClassCounts, Signal};
 
-use crate::schema::{Kind, LOG_RECORD, METRIC, Message, RESOURCE, SCOPE, SPAN};
-use crate::wire::{Field, Fields, MESSAGE_DEPTH_MAX, Malformed, Value};
+use crate::schema::{self, Kind, LOG_RECORD, METRIC, Message, SPAN};
+use crate::wire::{FIXED32, FIXED64, Fields, LENGTH, MESSAGE_DEPTH_MAX, Malformed, Tag, VARINT, Value};
 
 /// Bounds of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +49,13 @@ pub fn inspect(signal: Signal, body: &[u8], rules: &Rules, limits: &Limits) -> R
     let walk = Walk { kind: ItemKind::of(signal)?, rules, limits };
     let mut counts = ClassCounts::default();
     let mut fields = Fields::new(body, 0, 0);
-    while let Some(field) = fields.next()? {
-        match (field.number, field.value) {
-            (RESOURCE_GROUP, Value::Length(group)) => walk.resource_group(group, field.value_offset(group), &mut counts)?,
-            (RESOURCE_GROUP, _) => return Err(wrong_wire_type("ExportServiceRequest", &field)),
-            _ => {}
+    while let Some(tag) = fields.tag()? {
+        match (tag.number, tag.wire) {
+            (RESOURCE_GROUP, LENGTH) => {
+                let group = fields.length_delimited()?;
+                walk.resource_group(group, fields.offset() - group.len(), &mut counts)?;
+            }
+            _ => walk.check(&schema::REQUEST, tag, &mut fields, 1, 0)?,
         }
     }
     Ok(counts)
@@ -61,8 +63,12 @@ pub fn inspect(signal: Signal, body: &[u8], rules: &Rules, limits: &Limits) -> R
 
 /// The class and number of items of one encoded span, log record or metric that has been inspected.
 pub(crate) fn classify(signal: Signal, item: &[u8], rules: &Rules) -> Result<(Class, u32), Malformed> {
-    let limits = Limits::default();
-    Walk { kind: ItemKind::of(signal)?, rules, limits: &limits }.read(item, 0, &mut |_| Ok(()))
+    let fields = Fields::new(item, 0, ITEM_DEPTH);
+    match ItemKind::of(signal)? {
+        ItemKind::Span => Ok((read_span(fields, rules, |fields, tag| fields.value(tag).map(drop))?, 1)),
+        ItemKind::LogRecord => Ok((read_log_record(fields, |fields, tag| fields.value(tag).map(drop))?, 1)),
+        ItemKind::Metric => Ok((Class::Normal, read_metric(fields, |fields, tag| fields.value(tag).map(drop))?)),
+    }
 }
 
 /// What the items of a request are.
@@ -96,10 +102,13 @@ const ITEM_DEPTH: u32 = 3;
 impl Walk<'_> {
     fn resource_group(&self, group: &[u8], base: usize, counts: &mut ClassCounts) -> Result<(), Malformed> {
         let mut fields = Fields::new(group, base, 1);
-        while let Some(field) = fields.next()? {
-            match (field.number, field.value) {
-                (SCOPE_GROUP, Value::Length(scope)) => self.scope_group(scope, field.value_offset(scope), counts)?,
-                _ => self.envelope("ResourceGroup", &RESOURCE, &field, 2)?,
+        while let Some(tag) = fields.tag()? {
+            match (tag.number, tag.wire) {
+                (SCOPE_GROUP, LENGTH) => {
+                    let scope = fields.length_delimited()?;
+                    self.scope_group(scope, fields.offset() - scope.len(), counts)?;
+                }
+                _ => self.check(&schema::RESOURCE_GROUP, tag, &mut fields, 2, 0)?,
             }
         }
         Ok(())
@@ -107,34 +116,25 @@ impl Walk<'_> {
 
     fn scope_group(&self, group: &[u8], base: usize, counts: &mut ClassCounts) -> Result<(), Malformed> {
         let mut fields = Fields::new(group, base, 2);
-        while let Some(field) = fields.next()? {
-            match (field.number, field.value) {
-                (ITEM, Value::Length(item)) => self.item(item, field.value_offset(item), counts)?,
-                _ => self.envelope("ScopeGroup", &SCOPE, &field, ITEM_DEPTH)?,
+        while let Some(tag) = fields.tag()? {
+            match (tag.number, tag.wire) {
+                (ITEM, LENGTH) => {
+                    let item = fields.length_delimited()?;
+                    self.item(item, fields.offset() - item.len(), counts)?;
+                }
+                _ => self.check(&schema::SCOPE_GROUP, tag, &mut fields, ITEM_DEPTH, 0)?,
             }
         }
         Ok(())
     }
 
-    /// The fields beside the list: 1 the resource or scope, 2 the list itself (here only with a wrong wire type), 3 a schema URL.
-    fn envelope(&self, name: &'static str, head: &'static Message, field: &Field<'_>, depth: u32) -> Result<(), Malformed> {
-        match field.number {
-            1 => self.check(name, Kind::Sub(head), field, depth, 0),
-            2 => Err(wrong_wire_type(name, field)),
-            3 => self.check(name, Kind::Text, field, depth, 0),
-            _ => Ok(()),
-        }
-    }
-
-    #[inline]
     fn item(&self, item: &[u8], base: usize, counts: &mut ClassCounts) -> Result<(), Malformed> {
-        let message = match self.kind {
-            ItemKind::Span => &SPAN,
-            ItemKind::LogRecord => &LOG_RECORD,
-            ItemKind::Metric => &METRIC,
+        let fields = Fields::new(item, base, ITEM_DEPTH);
+        let (class, items) = match self.kind {
+            ItemKind::Span => (read_span(fields, self.rules, |fields, tag| self.check(&SPAN, tag, fields, ITEM_DEPTH + 1, 0))?, 1),
+            ItemKind::LogRecord => (read_log_record(fields, |fields, tag| self.check(&LOG_RECORD, tag, fields, ITEM_DEPTH + 1, 0))?, 1),
+            ItemKind::Metric => (Class::Normal, read_metric(fields, |fields, tag| self.check(&METRIC, tag, fields, ITEM_DEPTH + 1, 0))?),
         };
-        let mut check = |field: &Field<'_>| self.check(message.name, message.kind(field.number), field, ITEM_DEPTH + 1, 0);
-        let (class, items) = self.read(item, base, &mut check)?;
         counts[class] = counts[class].saturating_add(items);
         if counts.total() > u64::from(self.limits.items_max) {
             return Err(Malformed::TooManyItems { limit: self.limits.items_max });
@@ -142,40 +142,41 @@ impl Walk<'_> {
         Ok(())
     }
 
-    #[inline]
-    fn read(
-        &self,
-        item: &[u8],
-        base: usize,
-        check: &mut impl FnMut(&Field<'_>) -> Result<(), Malformed>,
-    ) -> Result<(Class, u32), Malformed> {
-        let fields = Fields::new(item, base, ITEM_DEPTH);
-        match self.kind {
-            ItemKind::Span => read_span(fields, self.rules, check).map(|class| (class, 1)),
-            ItemKind::LogRecord => read_log_record(fields, check).map(|class| (class, 1)),
-            ItemKind::Metric => read_metric(fields, check).map(|points| (Class::Normal, points)),
+    /// Reads the value of a field and checks it against its kind, and what it holds against its own type.
+    #[inline(always)]
+    fn check(&self, message: &'static Message, tag: Tag, fields: &mut Fields<'_>, depth: u32, nesting: u32) -> Result<(), Malformed> {
+        match (message.kind(tag.number), tag.wire) {
+            (Kind::Text, LENGTH) => {
+                let text = fields.length_delimited()?;
+                if !is_ascii(text) && std::str::from_utf8(text).is_err() {
+                    return Err(Malformed::Utf8 { message: message.name, field: tag.number, offset: tag.offset });
+                }
+            }
+            (Kind::Sub(inner), LENGTH) => {
+                let body = fields.length_delimited()?;
+                self.message(inner, body, fields.offset() - body.len(), depth, nesting)?;
+            }
+            (Kind::Fixed64s, LENGTH) => {
+                let packed = fields.length_delimited()?;
+                if packed.len() % 8 != 0 {
+                    return Err(Malformed::Truncated { offset: fields.offset() - packed.len() });
+                }
+            }
+            (Kind::Varints, LENGTH) => {
+                let packed = fields.length_delimited()?;
+                check_packed_varints(packed, fields.offset() - packed.len())?;
+            }
+            (Kind::Bytes, LENGTH) => drop(fields.length_delimited()?),
+            (Kind::Varint | Kind::Varints, VARINT) => drop(fields.varint()?),
+            (Kind::Fixed64 | Kind::Fixed64s, FIXED64) => drop(fields.array::<8>()?),
+            (Kind::Fixed32, FIXED32) => drop(fields.array::<4>()?),
+            (Kind::Unknown, _) => drop(fields.value(tag)?),
+            _ => {
+                fields.value(tag)?;
+                return Err(wrong_wire_type(message.name, tag));
+            }
         }
-    }
-
-    /// Checks one field against its kind, and what it holds against its own type.
-    #[inline]
-    fn check(&self, name: &'static str, kind: Kind, field: &Field<'_>, depth: u32, nesting: u32) -> Result<(), Malformed> {
-        match (kind, field.value) {
-            (Kind::Unknown, _)
-            | (Kind::Varint | Kind::Varints, Value::Varint(_))
-            | (Kind::Fixed64 | Kind::Fixed64s, Value::Fixed64(_))
-            | (Kind::Fixed32, Value::Fixed32(_))
-            | (Kind::Bytes, Value::Length(_)) => Ok(()),
-            (Kind::Text, Value::Length(text)) => match std::str::from_utf8(text) {
-                Ok(_) => Ok(()),
-                Err(_) => Err(Malformed::Utf8 { message: name, field: field.number, offset: field.offset }),
-            },
-            (Kind::Fixed64s, Value::Length(packed)) if packed.len() % 8 == 0 => Ok(()),
-            (Kind::Fixed64s, Value::Length(packed)) => Err(Malformed::Truncated { offset: field.value_offset(packed) }),
-            (Kind::Varints, Value::Length(packed)) => check_packed_varints(packed, field.value_offset(packed)),
-            (Kind::Sub(message), Value::Length(body)) => self.message(message, body, field.value_offset(body), depth, nesting),
-            _ => Err(wrong_wire_type(name, field)),
-        }
+        Ok(())
     }
 
     fn message(&self, message: &'static Message, body: &[u8], base: usize, depth: u32, nesting: u32) -> Result<(), Malformed> {
@@ -187,15 +188,24 @@ impl Walk<'_> {
             return Err(Malformed::TooDeep { limit: self.limits.depth_max, offset: base });
         }
         let mut fields = Fields::new(body, base, depth);
-        while let Some(field) = fields.next()? {
-            self.check(message.name, message.kind(field.number), &field, depth + 1, nesting)?;
+        while let Some(tag) = fields.tag()? {
+            self.check(message, tag, &mut fields, depth + 1, nesting)?;
         }
         Ok(())
     }
 }
 
-fn wrong_wire_type(message: &'static str, field: &Field<'_>) -> Malformed {
-    Malformed::WireType { message, field: field.number, offset: field.offset }
+/// Whether a text is ASCII, as nearly all are. Most are so short that the library's checks cost more by their beginnings and ends.
+#[inline(always)]
+fn is_ascii(text: &[u8]) -> bool {
+    const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+    let Some(last) = text.last_chunk::<8>() else { return text.iter().fold(0, |all, byte| all | byte) < 0x80 };
+    let words = text.as_chunks::<8>().0.iter().fold(u64::from_le_bytes(*last), |all, word| all | u64::from_le_bytes(*word));
+    words & HIGH_BITS == 0
+}
+
+fn wrong_wire_type(message: &'static str, tag: Tag) -> Malformed {
+    Malformed::WireType { message, field: tag.number, offset: tag.offset }
 }
 
 fn check_packed_varints(packed: &[u8], base: usize) -> Result<(), Malformed> {
@@ -215,32 +225,36 @@ fn check_packed_varints(packed: &[u8], base: usize) -> Result<(), Malformed> {
 /// `Status.code` of a failed span.
 const STATUS_ERROR: i32 = 2;
 
+/// Reads a span field by field; `value` reads each value, and checks it or not.
 fn read_span(
     mut fields: Fields<'_>,
     rules: &Rules,
-    check: &mut impl FnMut(&Field<'_>) -> Result<(), Malformed>,
+    mut value: impl FnMut(&mut Fields<'_>, Tag) -> Result<(), Malformed>,
 ) -> Result<Class, Malformed> {
     let (mut start, mut end, mut status) = (0_u64, 0_u64, 0_i32);
-    while let Some(field) = fields.next()? {
-        match (field.number, field.value) {
-            (7, Value::Fixed64(nanoseconds)) => start = nanoseconds,
-            (8, Value::Fixed64(nanoseconds)) => end = nanoseconds,
-            (15, Value::Length(body)) => status = last_varint(body, field.value_offset(body), 3)?.unwrap_or(status),
+    while let Some(tag) = fields.tag()? {
+        match (tag.number, tag.wire) {
+            (7, FIXED64) => start = u64::from_le_bytes(fields.ahead().array()?),
+            (8, FIXED64) => end = u64::from_le_bytes(fields.ahead().array()?),
+            (15, LENGTH) => status = last_varint(fields.ahead().message()?, 3)?.unwrap_or(status),
             _ => {}
         }
-        check(&field)?;
+        value(&mut fields, tag)?;
     }
     let slow = u128::from(end.saturating_sub(start)) >= rules.slow_span.as_nanos();
     Ok(if status == STATUS_ERROR || slow { Class::High } else { Class::Normal })
 }
 
-fn read_log_record(mut fields: Fields<'_>, check: &mut impl FnMut(&Field<'_>) -> Result<(), Malformed>) -> Result<Class, Malformed> {
+fn read_log_record(
+    mut fields: Fields<'_>,
+    mut value: impl FnMut(&mut Fields<'_>, Tag) -> Result<(), Malformed>,
+) -> Result<Class, Malformed> {
     let mut severity = 0_i32;
-    while let Some(field) = fields.next()? {
-        if let (2, Value::Varint(number)) = (field.number, field.value) {
-            severity = number as i32;
+    while let Some(tag) = fields.tag()? {
+        if let (2, VARINT) = (tag.number, tag.wire) {
+            severity = fields.ahead().varint()? as i32;
         }
-        check(&field)?;
+        value(&mut fields, tag)?;
     }
     // The ranges of OpenTelemetry's severity numbers: TRACE 1-4, DEBUG 5-8, INFO 9-12, WARN 13-16, ERROR 17-20, FATAL 21-24.
     Ok(match severity {
@@ -252,31 +266,29 @@ fn read_log_record(mut fields: Fields<'_>, check: &mut impl FnMut(&Field<'_>) ->
 }
 
 /// Data points of a metric. Its data is one of several kinds: the last kind wins, and repeats of one kind are merged.
-fn read_metric(mut fields: Fields<'_>, check: &mut impl FnMut(&Field<'_>) -> Result<(), Malformed>) -> Result<u32, Malformed> {
+fn read_metric(mut fields: Fields<'_>, mut value: impl FnMut(&mut Fields<'_>, Tag) -> Result<(), Malformed>) -> Result<u32, Malformed> {
     let (mut kind, mut points) = (0, 0_u32);
-    while let Some(field) = fields.next()? {
-        if let (5 | 7 | 9 | 10 | 11, Value::Length(data)) = (field.number, field.value) {
-            let more = count_data_points(data, field.value_offset(data))?;
-            points = if kind == field.number { points.saturating_add(more) } else { more };
-            kind = field.number;
+    while let Some(tag) = fields.tag()? {
+        if let (5 | 7 | 9 | 10 | 11, LENGTH) = (tag.number, tag.wire) {
+            let more = count_data_points(fields.ahead().message()?)?;
+            points = if kind == tag.number { points.saturating_add(more) } else { more };
+            kind = tag.number;
         }
-        check(&field)?;
+        value(&mut fields, tag)?;
     }
     Ok(points)
 }
 
-fn count_data_points(data: &[u8], base: usize) -> Result<u32, Malformed> {
+fn count_data_points(mut data: Fields<'_>) -> Result<u32, Malformed> {
     let mut points = 0;
-    let mut fields = Fields::new(data, base, ITEM_DEPTH + 1);
-    while let Some(field) = fields.next()? {
+    while let Some(field) = data.next()? {
         points += u32::from(field.number == 1);
     }
     Ok(points)
 }
 
-fn last_varint(message: &[u8], base: usize, number: u32) -> Result<Option<i32>, Malformed> {
+fn last_varint(mut fields: Fields<'_>, number: u32) -> Result<Option<i32>, Malformed> {
     let mut last = None;
-    let mut fields = Fields::new(message, base, ITEM_DEPTH + 1);
     while let Some(field) = fields.next()? {
         if let (true, Value::Varint(value)) = (field.number == number, field.value) {
             last = Some(value as i32);

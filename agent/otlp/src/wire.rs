@@ -79,6 +79,23 @@ pub(crate) enum Value<'a> {
     Group,
 }
 
+/// How a value is encoded.
+pub(crate) const VARINT: u8 = 0;
+pub(crate) const FIXED64: u8 = 1;
+pub(crate) const LENGTH: u8 = 2;
+const GROUP: u8 = 3;
+const GROUP_END: u8 = 4;
+pub(crate) const FIXED32: u8 = 5;
+
+/// What stands before a value.
+#[derive(Clone, Copy)]
+pub(crate) struct Tag {
+    pub(crate) number: u32,
+    pub(crate) wire: u8,
+    /// Where it begins in the body.
+    pub(crate) offset: usize,
+}
+
 /// One field as it stands in its message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a> {
@@ -92,128 +109,145 @@ pub(crate) struct Field<'a> {
 
 /// Reads a message field by field.
 pub(crate) struct Fields<'a> {
-    message: &'a [u8],
-    /// Position within `message`.
-    at: usize,
-    /// Offset of `message` in the body.
-    base: usize,
+    /// What is yet to be read.
+    rest: &'a [u8],
+    /// Offset in the body of the end of the message.
+    end: usize,
     depth: u32,
 }
 
 impl<'a> Fields<'a> {
     /// `base` is the offset of `message` in the body, `depth` how many messages stand around it.
+    #[inline(always)]
     pub(crate) fn new(message: &'a [u8], base: usize, depth: u32) -> Self {
-        Self { message, at: 0, base, depth }
+        Self { rest: message, end: base + message.len(), depth }
     }
 
     /// The next field, none at the end of the message. Inlined everywhere: a request has dozens of fields per item, and most callers
     /// need only a part of what a field says.
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<Field<'a>>, Malformed> {
-        if self.at >= self.message.len() {
-            return Ok(None);
-        }
-        let start = self.at;
-        let (number, wire) = self.tag()?;
-        let value = match wire {
-            0 => Value::Varint(self.varint()?),
-            1 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
-            2 => Value::Length(self.length_delimited()?),
-            3 => {
-                self.skip_group(number, self.depth + 1)?;
-                Value::Group
-            }
-            5 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
-            _ => return Err(Malformed::Tag { offset: self.base + start }),
-        };
-        let raw = self.message.get(start..self.at).unwrap_or_default();
-        Ok(Some(Field { number, value, raw, offset: self.base + start }))
+        let start = self.rest;
+        let Some(tag) = self.tag()? else { return Ok(None) };
+        let value = self.value(tag)?;
+        let raw = start.get(..start.len() - self.rest.len()).unwrap_or_default();
+        Ok(Some(Field { number: tag.number, value, raw, offset: tag.offset }))
     }
 
+    /// The value behind a tag.
     #[inline(always)]
-    fn tag(&mut self) -> Result<(u32, u8), Malformed> {
-        let start = self.at;
-        let invalid = Malformed::Tag { offset: self.base + start };
-        let key = u32::try_from(self.varint()?).map_err(|_| invalid)?;
+    pub(crate) fn value(&mut self, tag: Tag) -> Result<Value<'a>, Malformed> {
+        Ok(match tag.wire {
+            VARINT => Value::Varint(self.varint()?),
+            FIXED64 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
+            LENGTH => Value::Length(self.length_delimited()?),
+            GROUP => {
+                self.rest = skip_group(Self { depth: self.depth + 1, ..*self }, tag.number)?;
+                Value::Group
+            }
+            FIXED32 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
+            _ => return Err(Malformed::Tag { offset: tag.offset }),
+        })
+    }
+
+    /// Offset in the body of what is read next.
+    #[inline(always)]
+    pub(crate) fn offset(&self) -> usize {
+        self.end - self.rest.len()
+    }
+
+    /// The next tag, none at the end of the message.
+    #[inline(always)]
+    pub(crate) fn tag(&mut self) -> Result<Option<Tag>, Malformed> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let offset = self.offset();
+        let key = u32::try_from(self.varint()?).map_err(|_| Malformed::Tag { offset })?;
         match key >> 3 {
-            0 => Err(invalid),
-            number => Ok((number, (key & 7) as u8)),
+            0 => Err(Malformed::Tag { offset }),
+            number => Ok(Some(Tag { number, wire: (key & 7) as u8, offset })),
         }
     }
 
     /// Tags, lengths and small numbers are one byte long, nearly always.
     #[inline(always)]
-    fn varint(&mut self) -> Result<u64, Malformed> {
-        match self.message.get(self.at) {
-            Some(&byte) if byte < 0x80 => {
-                self.at += 1;
-                Ok(u64::from(byte))
-            }
-            _ => self.long_varint(),
-        }
-    }
-
-    #[inline(never)]
-    fn long_varint(&mut self) -> Result<u64, Malformed> {
-        let start = self.at;
-        let mut value = 0_u64;
-        for shift in (0..70).step_by(7) {
-            let Some(&byte) = self.message.get(self.at) else {
-                return Err(Malformed::Truncated { offset: self.base + start });
-            };
-            self.at += 1;
-            if shift == 63 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed::Varint { offset: self.base + start })
+    pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
+        let (value, rest) = match self.rest {
+            [byte @ ..0x80, rest @ ..] => (u64::from(*byte), rest),
+            rest => long_varint(rest, self.offset())?,
+        };
+        self.rest = rest;
+        Ok(value)
     }
 
     #[inline(always)]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let bytes = self.message.get(self.at..).and_then(|rest| rest.first_chunk::<N>());
-        let bytes = bytes.ok_or(Malformed::Truncated { offset: self.base + self.at })?;
-        self.at += N;
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (bytes, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Truncated { offset: self.offset() })?;
+        self.rest = rest;
         Ok(*bytes)
     }
 
     #[inline(always)]
-    fn length_delimited(&mut self) -> Result<&'a [u8], Malformed> {
-        let start = self.at;
+    pub(crate) fn length_delimited(&mut self) -> Result<&'a [u8], Malformed> {
+        let offset = self.offset();
         let length = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
-        let end = self.at.checked_add(length);
-        let bytes = end.and_then(|end| self.message.get(self.at..end)).ok_or(Malformed::Truncated { offset: self.base + start })?;
-        self.at += length;
+        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(Malformed::Truncated { offset })?;
+        self.rest = rest;
         Ok(bytes)
     }
 
-    /// Skips to the end of the group `number`, whose begin tag has been read.
-    fn skip_group(&mut self, number: u32, depth: u32) -> Result<(), Malformed> {
-        if depth > MESSAGE_DEPTH_MAX {
-            return Err(Malformed::TooDeep { limit: MESSAGE_DEPTH_MAX, offset: self.base + self.at });
+    /// The same position, to look at what is there.
+    #[inline(always)]
+    pub(crate) const fn ahead(&self) -> Self {
+        Self { ..*self }
+    }
+
+    /// The fields of the message that is the next value.
+    pub(crate) fn message(mut self) -> Result<Self, Malformed> {
+        let message = self.length_delimited()?;
+        Ok(Self::new(message, self.offset() - message.len(), self.depth + 1))
+    }
+}
+
+// What is rare takes and gives its position by value: a position that others may change lies in memory, not in registers.
+
+/// The varint at the beginning, and what is behind it.
+#[inline(never)]
+fn long_varint(mut rest: &[u8], offset: usize) -> Result<(u64, &[u8]), Malformed> {
+    let mut value = 0_u64;
+    for shift in (0..70).step_by(7) {
+        let Some((&byte, behind)) = rest.split_first() else { return Err(Malformed::Truncated { offset }) };
+        rest = behind;
+        if shift == 63 && byte > 1 {
+            break;
         }
-        loop {
-            let start = self.at;
-            let (inner, wire) = self.tag()?;
-            match wire {
-                0 => drop(self.varint()?),
-                1 => drop(self.array::<8>()?),
-                2 => drop(self.length_delimited()?),
-                3 => self.skip_group(inner, depth + 1)?,
-                4 if inner == number => return Ok(()),
-                5 => drop(self.array::<4>()?),
-                _ => return Err(Malformed::Tag { offset: self.base + start }),
-            }
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Ok((value, rest));
         }
+    }
+    Err(Malformed::Varint { offset })
+}
+
+/// What is behind the end of the group `number`, whose begin tag has been read.
+#[cold]
+fn skip_group(mut group: Fields<'_>, number: u32) -> Result<&[u8], Malformed> {
+    if group.depth > MESSAGE_DEPTH_MAX {
+        return Err(Malformed::TooDeep { limit: MESSAGE_DEPTH_MAX, offset: group.offset() });
+    }
+    loop {
+        let Some(tag) = group.tag()? else { return Err(Malformed::Truncated { offset: group.offset() }) };
+        if (tag.number, tag.wire) == (number, GROUP_END) {
+            return Ok(group.rest);
+        }
+        group.value(tag)?;
     }
 }
 
 impl<'a> Field<'a> {
     /// Offset in the body of a length-delimited value.
+    #[inline(always)]
     pub(crate) fn value_offset(&self, value: &'a [u8]) -> usize {
         self.offset + self.raw.len() - value.len()
     }
