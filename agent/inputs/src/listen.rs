@@ -27,6 +27,9 @@ const HEADERS_BYTES_MAX: u32 = 16 * 1024;
 /// Receive windows, in bytes: one large request without a round trip, and a few of them per connection.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Largest frame a peer is allowed, in bytes: a frame is read at once and handed on by itself, so that small ones cost a request many
+/// system calls and copies.
+const FRAME_BYTES: u32 = 256 << 10;
 /// A peer that answers no ping within the second after the first is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -127,6 +130,7 @@ impl Listener {
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES)
             .serve_with_incoming_shutdown(export, connections(self.socket), stop)
             .await?;
         Ok(())

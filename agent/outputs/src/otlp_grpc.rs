@@ -22,8 +22,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// An export response holds a number and a message; a larger one is not read.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
-/// Frames of 64 KiB instead of 16: fewer headers per record.
-const FRAME_BYTES: u32 = 64 * 1024;
 
 /// An endpoint that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +61,7 @@ impl OtlpGrpc {
             .connect_timeout(CONNECT_TIME_MAX)
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
-            .tcp_nodelay(true)
-            .max_frame_size(FRAME_BYTES);
+            .tcp_nodelay(true);
         let tls = ClientTlsConfig::new().with_native_roots();
         let built = if is_tls {
             built.tls_config(tls).map_err(|source| EndpointError::Tls { endpoint: endpoint.to_owned(), source })?
