@@ -105,10 +105,9 @@ impl Governor {
 
     /// The destination answered something live, this long after it was there to be sent.
     pub(crate) fn note_answer(&mut self, now: Duration, took: Duration, is_replaying: bool) {
-        let Some(usual) = self.usual.most().filter(|_| is_replaying) else {
-            // A start has seen nothing before its replay: then its first answers, at the first rate, are what is usual.
-            return self.usual.note(now, took);
-        };
+        let known = if is_replaying { self.usual.most() } else { None };
+        // A start has seen nothing before its replay: then its first answers, at the first rate, are what is usual.
+        let Some(usual) = known else { return self.usual.note(now, took) };
         if now >= self.forgot_at + HALVE_EVERY {
             (self.answers, self.slow, self.forgot_at) = (self.answers / 2, self.slow / 2, now);
         }

@@ -83,8 +83,8 @@ impl Books {
     }
 
     fn input(&mut self, signal: Signal, counts: &ClassCounts, mut change: impl FnMut(&mut InputCell, u64)) {
-        for (cell, (_, items)) in row_mut(&mut self.inputs, signal).iter_mut().zip(counts.iter()) {
-            change(cell, u64::from(items));
+        for (cell, items) in present(row_mut(&mut self.inputs, signal), counts) {
+            change(cell, items);
         }
     }
 
@@ -145,7 +145,8 @@ impl DestinationBook {
             Settlement::Dropped(_) | Settlement::Quarantined | Settlement::Parts { .. } => 0,
         };
         // From the lowest class up, so that a rejection the protocol does not place is charged to what matters least.
-        for ((cell, class), items) in row_mut(&mut self.cells, signal).iter_mut().zip(Class::ALL).zip(counts.0).rev() {
+        let present = row_mut(&mut self.cells, signal).iter_mut().zip(Class::ALL).zip(counts.0).rev().filter(|(_, items)| *items > 0);
+        for ((cell, class), items) in present {
             let items = u64::from(items);
             *cell.held.state(from) -= items;
             let (taken, charged, rest) = match how {
@@ -268,8 +269,8 @@ impl DestinationBook {
     }
 
     fn each(&mut self, signal: Signal, counts: &ClassCounts, mut change: impl FnMut(&mut DestinationCell, u64)) {
-        for (cell, (_, items)) in row_mut(&mut self.cells, signal).iter_mut().zip(counts.iter()) {
-            change(cell, u64::from(items));
+        for (cell, items) in present(row_mut(&mut self.cells, signal), counts) {
+            change(cell, items);
         }
     }
 }
@@ -298,15 +299,21 @@ pub(crate) const fn row_mut<T>(table: &mut [T; Signal::COUNT], signal: Signal) -
 }
 
 pub(crate) fn add_counts(table: &mut ItemTable, signal: Signal, counts: &ClassCounts) {
-    for (slot, (_, items)) in row_mut(table, signal).iter_mut().zip(counts.iter()) {
-        *slot += u64::from(items);
+    for (slot, items) in present(row_mut(table, signal), counts) {
+        *slot += items;
     }
 }
 
 pub(crate) fn subtract_counts(table: &mut ItemTable, signal: Signal, counts: &ClassCounts) {
-    for (slot, (_, items)) in row_mut(table, signal).iter_mut().zip(counts.iter()) {
-        *slot = slot.saturating_sub(u64::from(items));
+    for (slot, items) in present(row_mut(table, signal), counts) {
+        *slot = slot.saturating_sub(items);
     }
+}
+
+/// The cells of the classes that have items, with how many. The others are not even looked at: most records have items of one class,
+/// and each class has its own lines of memory.
+fn present<'t, T>(row: &'t mut [T; Class::COUNT], counts: &ClassCounts) -> impl Iterator<Item = (&'t mut T, u64)> {
+    row.iter_mut().zip(counts.0).filter(|(_, items)| *items > 0).map(|(cell, items)| (cell, u64::from(items)))
 }
 
 /// Adds to the cell of a reason.

@@ -150,16 +150,13 @@ impl Shares {
 
     /// The destinations that refuse take a record on.
     pub(crate) fn take_where_refused(&mut self, bits: u16, body: u64) {
-        let refuse = self.bits_where(|held| held.when_full == WhenFull::Refuse);
-        self.take(bits & refuse, body);
+        self.of_mut(bits).filter(|held| held.when_full == WhenFull::Refuse).for_each(|held| held.take(body));
+        self.divide_again(bits);
     }
 
     /// Destinations take a record on, whatever their shares say.
     pub(crate) fn take(&mut self, bits: u16, body: u64) {
-        for held in self.of_mut(bits) {
-            held.bytes = held.bytes.saturating_add(on_disk(body));
-            held.records += 1;
-        }
+        self.of_mut(bits).for_each(|held| held.take(body));
         self.divide_again(bits);
     }
 
@@ -184,17 +181,25 @@ impl Shares {
         held.bytes.saturating_add(on_disk(body)) <= bytes_max && held.records < self.records_max
     }
 
-    fn bits_where(&self, is_wanted: impl Fn(&Held) -> bool) -> u16 {
-        self.held.iter().enumerate().filter(|(_, held)| is_wanted(held)).fold(0, |bits, (index, _)| bits | 1 << index)
-    }
-
     fn of(&self, bits: u16) -> impl Iterator<Item = &Held> {
-        self.held.iter().enumerate().filter(move |(index, _)| bits & 1 << index != 0).map(|(_, held)| held)
+        self.held.iter().take(places(bits)).enumerate().filter(move |(index, _)| bits & 1 << index != 0).map(|(_, held)| held)
     }
 
     fn of_mut(&mut self, bits: u16) -> impl Iterator<Item = &mut Held> {
-        self.held.iter_mut().enumerate().filter(move |(index, _)| bits & 1 << index != 0).map(|(_, held)| held)
+        self.held.iter_mut().take(places(bits)).enumerate().filter(move |(index, _)| bits & 1 << index != 0).map(|(_, held)| held)
     }
+}
+
+impl Held {
+    const fn take(&mut self, body: u64) {
+        self.bytes = self.bytes.saturating_add(on_disk(body));
+        self.records += 1;
+    }
+}
+
+/// Up to the last of these bits.
+const fn places(bits: u16) -> usize {
+    (u16::BITS - bits.leading_zeros()) as usize
 }
 
 const fn when_full(on_full: OnFull, delivery: Delivery) -> WhenFull {

@@ -199,7 +199,7 @@ impl Space {
         let shedding = is_low(class) && self.is_over_soft() && !self.within_reserve(class, size);
         let fits =
             !shedding && !is_refused && self.is_countable && self.bytes.fits(class, size.bytes) && self.items.fits(class, size.items);
-        let disk_fits = !is_refused && self.disk_fits(class, size.bytes, route);
+        let disk_fits = self.mode != BufferMode::Memory && !is_refused && self.disk_fits(class, size.bytes, route);
         let placement = match self.mode {
             BufferMode::Memory if fits => Placement::Memory,
             BufferMode::Spill if fits && self.has_allowance(size.items) => Placement::Memory,

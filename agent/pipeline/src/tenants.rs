@@ -132,9 +132,6 @@ impl Tenants {
     /// Whether a tenant holds its share, or more, while room is scarce: the budget divided by those who hold something.
     fn is_over(&mut self, tenant: Tenant, now: Duration, fill: u64, budget: u64) -> bool {
         let holding = self.holding;
-        if tenant == Tenant::NOBODY {
-            return false;
-        }
         let Some(account) = self.get_mut(tenant) else { return false };
         let share = budget / (holding + u64::from(account.records == 0));
         if fill >= LENT_PERMILLE && account.bytes >= share {
@@ -173,6 +170,9 @@ impl Pipeline {
 
     /// Whether a tenant is refused because it holds its share while room is scarce.
     pub(crate) fn is_over_quota(&mut self, tenant: Tenant) -> bool {
+        if tenant == Tenant::NOBODY {
+            return false;
+        }
         let (fill, budget) = match self.config.mode {
             BufferMode::Memory => (self.space.permille(), self.config.memory.bytes),
             BufferMode::Spill | BufferMode::Mirror | BufferMode::Archive => (self.space.shares.permille(), self.space.shares.bytes_max()),

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 /// Times below this one are all the same to who asks: twice of it is promised anyway.
-const FIRST: Duration = Duration::from_millis(25);
+const FIRST: Duration = Duration::from_micros(FIRST_MICROS);
+const FIRST_MICROS: u64 = 25_000;
 /// Buckets of one doubling: a time is known to a fifth.
 const PER_OCTAVE: usize = 4;
 /// The first bucket, and twelve doublings: up to 102 s.
@@ -59,7 +60,7 @@ impl Usual {
 /// Which bucket a time belongs to.
 fn bucket(took: Duration) -> usize {
     // In eighths of the first bound, so that the two bits below the leading one tell the part of the doubling.
-    let eighths = took.as_micros() * 8 / FIRST.as_micros();
+    let eighths = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).saturating_mul(8) / FIRST_MICROS;
     let Some(octave) = eighths.checked_ilog2().and_then(|bits| bits.checked_sub(3)) else { return 0 };
     let part = usize::try_from(eighths >> (octave + 1)).unwrap_or(usize::MAX) % PER_OCTAVE;
     (1 + octave as usize * PER_OCTAVE + part).min(BUCKETS - 1)
