@@ -29,7 +29,7 @@ pub(crate) async fn open(disk: &DiskBuffer, identity: String, host: String, boar
             Ok(Ok((spool, recovery))) => {
                 board.unblock(PART);
                 for damage in &recovery.damage {
-                    tracing::error!(damage = %damage, "the buffer holds a damaged part; what a checkpoint knows of it counts as Corrupt");
+                    tracing::error!(damage = %damage, "the buffer holds a damaged part; what is known of it counts as Corrupt");
                 }
                 board.damaged_places.store(recovery.damage.len() as u64 + recovery.damage_unlisted, Ordering::Relaxed);
                 return (spool, recovery);
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn damage_that_no_checkpoint_can_count_is_shown() {
+    async fn damage_is_shown_at_the_start() {
         let directory = tempfile::tempdir().expect("a directory");
         let disk = DiskBuffer {
             path: directory.path().display().to_string(),

@@ -293,7 +293,7 @@ fn board_gauges(encoder: &mut DescriptorEncoder<'_>, board: &Board) -> Result<()
     gauge(
         encoder,
         "disk_damaged_places",
-        "Places of the disk that the last start found damaged; what they held counts as Corrupt where a checkpoint knows it",
+        "Places of the disk that the last start found damaged; what they held counts as Corrupt where a checkpoint, a record's header or a footer knows it",
         |family| family.gauge(&[], board.damaged_places.load(Ordering::Relaxed)),
     )?;
     gauge(

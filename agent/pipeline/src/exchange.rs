@@ -170,6 +170,8 @@ pub struct Recovered {
     pub checkpoint: Option<Checkpoint>,
     /// Whole, valid records, ascending per class.
     pub stored: Vec<Stored>,
+    /// Records that damage took, as far as the disk still tells what they were.
+    pub damaged: Vec<Stored>,
     /// Per class, a sequence above every one that the disk tells, in damaged records too. It counts beside the checkpoint's.
     pub next_sequence: [u64; Class::COUNT],
     /// What lies in quarantine; none if that is not known, and then the checkpoint is believed.

@@ -2,7 +2,8 @@
 //!
 //! - *settled*: the checkpoint knows that no destination needs it, so it is ignored;
 //! - *held*: the checkpoint names it as stored, or as settled for some destination, so its items are in the books already;
-//! - *new*: the checkpoint does not know it. It was never acknowledged, or after the checkpoint: it is received from here on.
+//! - *new*: the checkpoint does not know it. It was never acknowledged, or after the checkpoint: it is received from here on,
+//!   and dropped as `Corrupt` at once if damage took it.
 //!
 //! What lies in quarantine is what its files say: its record is settled there, whether or not a checkpoint had come to know it.
 //!
@@ -16,7 +17,7 @@ use vocabulary::{Class, DropReason};
 use crate::dispatch::Destination;
 use crate::engine::{Entry, Place};
 use crate::expiry::Expiry;
-use crate::moves::DestinationCells;
+use crate::moves::{DestinationCells, Settlement};
 use crate::{
     Books, Checkpoint, Config, DestinationBook, IdRanges, OnRemoved, Pipeline, Quarantined, RecordId, Recovered, Standing, Stored, Tenant,
 };
@@ -38,9 +39,14 @@ enum Known {
 
 impl Pipeline {
     pub(crate) fn recover(&mut self, recovered: Recovered) {
-        let Recovered { checkpoint, stored, next_sequence, quarantined, unix_ms } = recovered;
+        let Recovered { checkpoint, mut stored, damaged, next_sequence, quarantined, unix_ms } = recovered;
         self.expiry = Expiry::new(self.config.max_age, unix_ms);
         let next = first_free(checkpoint.as_ref(), &stored, quarantined.as_deref().unwrap_or_default(), next_sequence);
+        if !damaged.is_empty() {
+            // Held like the others until it is known which of it lies in quarantine.
+            stored.extend_from_slice(&damaged);
+            stored.sort_by_key(|record| record.id);
+        }
         let mut fresh = Vec::new();
         if let Some(checkpoint) = &checkpoint {
             self.keep_removed(checkpoint);
@@ -65,6 +71,7 @@ impl Pipeline {
             let known = self.books.destinations.iter_mut().map(crate::DestinationBook::take_quarantined).collect();
             self.recover_quarantine(checkpoint.as_ref(), &found, known);
         }
+        damaged.iter().for_each(|record| self.give_up_damaged(record.id));
         for (class, lane) in Class::ALL.into_iter().zip(&mut self.lanes.0) {
             lane.next_sequence = next.get(class.index()).copied().unwrap_or(1);
         }
@@ -167,6 +174,18 @@ impl Pipeline {
         self.space.take_disk(u64::from(record.bytes), bits);
         self.tenants.take(Tenant::NOBODY, record.bytes);
         self.hold(record.id, entry_of(record, bits), 0);
+    }
+
+    /// What nobody can read any more and no file in quarantine holds is dropped.
+    fn give_up_damaged(&mut self, id: RecordId) {
+        for position in 0..self.destinations.len() {
+            let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
+            let from = entry.waiting_state();
+            if let Some(destination) = self.destinations.get_mut(position).filter(|destination| entry.unsettled & destination.bit != 0) {
+                destination.forget(id);
+                self.settle(position, id, from, Settlement::Dropped(DropReason::Corrupt));
+            }
+        }
     }
 
     /// Every id below the next one that is not held is needed by nobody.

@@ -683,6 +683,33 @@ fn recovery_tells_settled_held_new_and_missing_records_apart() {
 }
 
 #[test]
+fn a_damaged_record_that_no_checkpoint_names_counts_as_received_and_corrupt_once() {
+    let mut config = config(BufferMode::Mirror, &["first", "second"]);
+    config.destinations[1].signals = vec![Signal::Logs];
+    let mut engine = Pipeline::new(config.clone(), None);
+    put(&mut engine, Class::Normal, 100);
+    let checkpoint = engine.checkpoint();
+    let record = |sequence, signal| Stored {
+        id: RecordId { class: Class::Normal, sequence },
+        signal,
+        counts: ClassCounts::of(Class::Normal, 10),
+        bytes: 100,
+        received_unix_ms: 7,
+    };
+    // 1 is named and missing; of 2 and 3 only the header is whole.
+    let damaged = vec![record(1, Signal::Traces), record(2, Signal::Traces), record(3, Signal::Logs)];
+    let recovered = Recovered { checkpoint: Some(checkpoint), damaged: damaged.clone(), ..Recovered::default() };
+    let mut successor = Pipeline::new(config.clone(), Some(recovered));
+    successor.check_held().unwrap();
+    let corrupt = |engine: &Pipeline| [0, 1].map(|destination| dropped(engine, destination, DropReason::Corrupt));
+    assert_eq!((corrupt(&successor), successor.books().inputs[0][2].received), ([30, 10], 20));
+    let recovered = Recovered { checkpoint: Some(successor.checkpoint()), damaged, ..Recovered::default() };
+    let third = Pipeline::new(config, Some(recovered));
+    third.check_held().unwrap();
+    assert_eq!(corrupt(&third), [30, 10]);
+}
+
+#[test]
 fn a_removed_destination_gives_up_what_it_held_and_a_new_one_starts_with_what_comes() {
     let mut engine = Pipeline::new(config(BufferMode::Mirror, &["old", "kept"]), None);
     put(&mut engine, Class::Normal, 100);

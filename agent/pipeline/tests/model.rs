@@ -15,7 +15,7 @@ use bytes::Bytes;
 use pipeline::{
     Acknowledge, BufferMode, Checkpoint, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, IdRanges,
     MemoryLimits, OnFull, OnRemoved, Origin, Outcome, Part, Persist, Phase, Pipeline, Quarantined, RecordId, Recovered, Request,
-    RetryPolicy, Send, SetAside, Stored, Verdict,
+    RetryPolicy, Send, SetAside, Standing, Stored, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
@@ -40,6 +40,8 @@ enum Step {
         is_durable: bool,
     },
     Crash,
+    /// A crash, and a record of the disk that is damaged since.
+    Damage(usize),
     Advance(u64),
     Shutdown,
     InputsStopped,
@@ -84,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => (0..DESTINATIONS, 0_usize..4, outcome).prop_map(|(destination, nth, outcome)| Step::Outcome(destination, nth, outcome)),
         3 => prop::bool::weighted(0.8).prop_map(|is_durable| Step::Checkpoint { is_durable }),
         1 => Just(Step::Crash),
+        1 => (0_usize..8).prop_map(Step::Damage),
         4 => (1_u64..4_000).prop_map(Step::Advance),
         1 => prop::bool::weighted(0.1).prop_map(|really| if really { Step::Shutdown } else { Step::Advance(1) }),
         1 => Just(Step::InputsStopped),
@@ -162,6 +165,8 @@ struct World {
     disk: BTreeMap<RecordId, Stored>,
     /// Those of them that only the operating system has.
     unsynced: BTreeSet<RecordId>,
+    /// What was on it, and is told by every start since.
+    damaged: Vec<Stored>,
     durable: Option<Checkpoint>,
     /// What this life found on disk for each destination. It may be above the bound: what was settled since the last durable
     /// checkpoint gave its room back, and is found again after a crash.
@@ -215,6 +220,7 @@ impl World {
             flushed: BTreeSet::new(),
             disk: BTreeMap::new(),
             unsynced: BTreeSet::new(),
+            damaged: Vec::new(),
             durable: None,
             found_bytes: [0; DESTINATIONS],
             in_flight: Default::default(),
@@ -257,6 +263,7 @@ impl World {
             }
             Step::Checkpoint { is_durable } if self.mode != BufferMode::Memory => self.checkpoint(is_durable),
             Step::Crash => self.crash(),
+            Step::Damage(nth) => self.crash_with_damage(nth),
             Step::Advance(millis) => {
                 self.now += Duration::from_millis(millis);
                 self.engine.poll_phase(self.now);
@@ -472,6 +479,11 @@ impl World {
 
     /// The process ends without warning; of what was not synced, every other record is on disk all the same.
     fn crash(&mut self) {
+        self.crash_with_damage(usize::MAX);
+    }
+
+    /// The same, and the bytes of a record are not what was written.
+    fn crash_with_damage(&mut self, nth: usize) {
         for persist in self.pending.drain(..).step_by(2) {
             self.disk.insert(persist.id, stored(&persist));
         }
@@ -484,9 +496,17 @@ impl World {
             self.quarantine.insert(key, file);
         }
         let files: Vec<Quarantined> = self.quarantine.values().cloned().collect();
+        let hit = self.disk.keys().nth(nth).copied().and_then(|id| self.disk.remove(&id));
+        self.damaged.extend(hit);
+        let corrupt: [u64; DESTINATIONS] = std::array::from_fn(|at| self.damaged.iter().map(|record| self.corrupt_items(at, record)).sum());
         let recovered = (self.mode != BufferMode::Memory).then(|| Recovered {
             checkpoint: self.durable.clone(),
             stored: self.disk.values().cloned().collect(),
+            damaged: self.damaged.clone(),
+            next_sequence: std::array::from_fn(|class| {
+                let of_class = self.damaged.iter().filter(|record| record.id.class.index() == class);
+                of_class.map(|record| record.id.sequence + 1).max().unwrap_or(1)
+            }),
             quarantined: Some(files),
             ..Recovered::default()
         });
@@ -506,7 +526,7 @@ impl World {
         self.crowded_out = self.durable.as_ref().map(|durable| Self::crowded_out_by_books(&durable.books)).unwrap_or_default();
         self.see_who_was_crowded_out();
         if self.mode != BufferMode::Memory {
-            self.verify_recovery(&before, lost);
+            self.verify_recovery(&before, lost, corrupt);
         }
         self.offered_before = by_class(&self.engine, |cell| cell.offered);
         self.refused_before = by_class(&self.engine, |cell| cell.refused.iter().sum());
@@ -522,7 +542,19 @@ impl World {
         held.saturating_sub(on_disk.map(|record| record.counts.total()).sum())
     }
 
-    fn verify_recovery(&self, before: &pipeline::Books, lost: u64) {
+    /// Items of a damaged record that a destination loses with it: none of those that it settled by the last checkpoint, or that the
+    /// checkpoint knows in memory alone.
+    fn corrupt_items(&self, destination: usize, record: &Stored) -> u64 {
+        let is_lost = match self.durable.as_ref().map_or(Standing::New, |durable| durable.standing(record.id)) {
+            Standing::Settled => false,
+            Standing::Held { needing, was_stored } => was_stored && needing & (1 << destination) != 0,
+            Standing::New => true,
+        };
+        let is_aside = self.quarantine.contains_key(&(destination, record.id));
+        if is_lost && !is_aside && is_routed(destination, record.signal) { record.counts.total() } else { 0 }
+    }
+
+    fn verify_recovery(&self, before: &pipeline::Books, lost: u64, lost_to_damage: [u64; DESTINATIONS]) {
         let after = self.engine.published();
         assert!(
             lost <= after.crash_volatile_bounds.1 - before.crash_volatile_bounds.1 || self.durable.is_none(),
@@ -538,14 +570,12 @@ impl World {
                 assert!(cell.dropped.iter().zip(&old.dropped).all(|(now, then)| now >= then), "a published number stepped back");
             }
         }
-        for book in &after.destinations {
-            let corrupt: u64 = book.cells.iter().flatten().map(|cell| cell.dropped[DropReason::Corrupt.index()]).sum();
-            let was = before.destinations.iter().find(|old| old.name == book.name).unwrap();
-            assert_eq!(
-                corrupt,
-                was.cells.iter().flatten().map(|cell| cell.dropped[DropReason::Corrupt.index()]).sum::<u64>(),
-                "an intact disk"
-            );
+        let corrupt = |book: &pipeline::DestinationBook| -> u64 {
+            book.cells.iter().flatten().map(|cell| cell.dropped[DropReason::Corrupt.index()]).sum()
+        };
+        let known = self.durable.iter().flat_map(|durable| &durable.books.destinations).map(corrupt);
+        for ((book, known), lost) in after.destinations.iter().zip(known).zip(lost_to_damage) {
+            assert_eq!(corrupt(book), known + lost, "Corrupt of {}", book.name);
         }
         for record in self.disk.values() {
             let is_needed = !self.settled.contains(&(0, record.id));
@@ -645,7 +675,7 @@ fn play(mode: BufferMode, policy: Policy, steps: Vec<Step>) {
     for step in steps {
         is_closing = match step {
             Step::Shutdown => true,
-            Step::Crash => false,
+            Step::Crash | Step::Damage(_) => false,
             _ => is_closing,
         };
         world.run(step);

@@ -226,11 +226,10 @@ fn a_start_begins_at_once_and_tells_its_rate_until_nothing_of_the_backlog_waits(
         received_unix_ms: 1,
     };
     let recovered = Recovered {
-        checkpoint: None,
         stored: (1..=3).map(stored).collect(),
         next_sequence: [4; Class::COUNT],
         quarantined: Some(Vec::new()),
-        unix_ms: 0,
+        ..Recovered::default()
     };
     let mut engine = engine(BufferMode::Mirror, 7, Some(recovered));
     let rate = |engine: &Pipeline| engine.gauges().destinations[0].replay_bytes_per_second;

@@ -7,7 +7,8 @@ use pipeline::RecordId;
 /// Reports beyond this many are only counted: a destroyed disk must not fill memory with the description of its destruction.
 pub(crate) const REPORTS_MAX: usize = 1024;
 
-/// One damaged place. What it cost is known by comparing ids: whatever the checkpoint names and the disk does not give is lost.
+/// One damaged place. What it cost is known by comparing ids, for whatever the checkpoint names and the disk does not
+/// give is lost, and by what headers and footers tell of records that no checkpoint names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// Name of the file within the directory.

@@ -85,12 +85,13 @@ pub(crate) fn open<S: Storage>(storage: S, pipeline: &str, fresh: BufferId, limi
     }
     let mut segments: [Vec<Arc<Segment<S::File>>>; Class::COUNT] = Default::default();
     let mut tails = [const { None }; Class::COUNT];
-    let (mut stored, mut next_sequence) = (Vec::new(), [1; Class::COUNT]);
+    let (mut stored, mut damaged, mut next_sequence) = (Vec::new(), Vec::new(), [1; Class::COUNT]);
     for (((class, candidates), segments), tail) in Class::ALL.into_iter().zip(by_class).zip(&mut segments).zip(&mut tails) {
         let swept = sweep_class(&mut survey, class, candidates, checkpoint.as_mut())?;
         *segments = swept.segments;
         *tail = swept.tail;
         stored.extend(swept.stored);
+        damaged.extend(swept.damaged);
         if let Some(next) = next_sequence.get_mut(class.index()) {
             *next = swept.highest.saturating_add(1);
         }
@@ -101,7 +102,7 @@ pub(crate) fn open<S: Storage>(storage: S, pipeline: &str, fresh: BufferId, limi
     storage.sync_directory().map_err(|source| OpenError::Sync { path: storage.path(""), source })?;
     let Survey { damage, damage_unlisted, other_bytes, next_creation, .. } = survey;
     let log = Log::new(Parts { storage, buffer, room, segments, tails, next_creation, slots, other_bytes });
-    let recovered = pipeline::Recovered { checkpoint, stored, next_sequence, ..pipeline::Recovered::default() };
+    let recovered = pipeline::Recovered { checkpoint, stored, damaged, next_sequence, ..pipeline::Recovered::default() };
     Ok((log, Recovery { recovered, damage, damage_unlisted }))
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct SweptClass<F> {
     pub(crate) tail: Option<Tail<F>>,
     /// Ascending, each id once.
     pub(crate) stored: Vec<Stored>,
+    /// What damage took of what no checkpoint names, where its header or the footer still tells what it was.
+    pub(crate) damaged: Vec<Stored>,
     /// Highest sequence that the directory tells, in damaged records, footers and evidence too.
     pub(crate) highest: u64,
 }
@@ -44,6 +46,8 @@ pub(crate) struct SweptClass<F> {
 #[derive(Default)]
 struct Swept {
     records: Vec<(Entry, Stored)>,
+    /// Records without a whole body that no checkpoint names, and where they began.
+    lost: Vec<(u64, Stored)>,
     /// Bad bytes with a whole record somewhere behind them.
     damage: Vec<Damage>,
     /// Bad bytes behind the last whole record.
@@ -88,13 +92,21 @@ pub(crate) fn sweep_class<S: Storage>(
         *next = (*next).max(highest.saturating_add(1));
     }
 
-    let mut class_log = SweptClass { segments: Vec::new(), tail: None, stored: Vec::new(), highest };
+    let may_be_torn = |position| position == last && !is_missing;
+    let lost = sweeps.iter_mut().enumerate().filter(|(_, (candidate, swept))| swept.is_kept(candidate));
+    let lost = lost.flat_map(|(position, (_, swept))| swept.take_lost(may_be_torn(position)));
+    let mut damaged: Vec<Stored> =
+        lost.filter(|lost| found.binary_search_by_key(&lost.id.sequence, |(_, entry, _)| entry.sequence).is_err()).collect();
+    damaged.sort_by_key(|lost| lost.id);
+    damaged.dedup_by_key(|lost| lost.id);
+
+    let mut class_log = SweptClass { segments: Vec::new(), tail: None, stored: Vec::new(), damaged, highest };
     let mut by_holder: Vec<Vec<(Entry, &Stored)>> = sweeps.iter().map(|_| Vec::new()).collect();
     for (holder, entry, stored) in &found {
         by_holder.get_mut(*holder).into_iter().for_each(|records| records.push((*entry, stored)));
     }
     for (position, ((candidate, swept), mut records)) in sweeps.into_iter().zip(by_holder).enumerate() {
-        let may_be_torn = position == last && !is_missing;
+        let may_be_torn = may_be_torn(position);
         if position == last {
             give_growth_back(&candidate);
         }
@@ -123,9 +135,15 @@ fn sweep_segment<F: StorageFile>(candidate: &Candidate<F>, known: &IdRanges, has
             Ok(Swept { records, highest, whole_end: bytes, is_sealed: true, ..Swept::default() })
         }
         None => {
-            let swept = walk_segment(candidate, known)?;
-            // Where a header cannot be read, the footer may still tell which id it had.
-            Ok(Swept { highest: swept.highest.max(highest_in_footer(candidate)?), ..swept })
+            let mut swept = walk_segment(candidate, known)?;
+            // Where a header cannot be read, the footer may still tell which record it was.
+            for (entry, stored) in read_footer(&candidate.file, class, seed, bytes)?.into_iter().flatten() {
+                swept.highest = swept.highest.max(entry.sequence);
+                if !known.contains(entry.sequence) {
+                    swept.lost.push((u64::from(entry.offset), stored));
+                }
+            }
+            Ok(swept)
         }
     }
 }
@@ -170,7 +188,10 @@ fn walk_segment<F: StorageFile>(candidate: &Candidate<F>, known: &IdRanges) -> s
         let place = u32::try_from(offset).ok().filter(|_| is_whole);
         match place {
             Some(offset) => swept.take(candidate.id.class, offset, &header, is_known),
-            None => swept.tail.push(lost_body(candidate, offset, &header)),
+            None => {
+                swept.lost.push((offset, header.stored(candidate.id.class)));
+                swept.tail.push(lost_body(candidate, offset, &header));
+            }
         }
     }
     Ok(swept)
@@ -186,6 +207,18 @@ impl Swept {
             self.is_sealed = true;
             self.whole_end = offset + bytes;
         }
+    }
+
+    /// Whether the log goes on with the file. One that is removed or set aside is not there at the next start, which would count less if
+    /// this one counted what it has lost.
+    fn is_kept<F>(&self, candidate: &Candidate<F>) -> bool {
+        candidate.version.is_some() || self.whole_end > SEGMENT_HEADER_BYTES as u64
+    }
+
+    /// What it has lost; what lies in a torn tail was never acknowledged.
+    fn take_lost(&mut self, may_be_torn: bool) -> impl Iterator<Item = Stored> {
+        let end = if may_be_torn { self.whole_end } else { u64::MAX };
+        std::mem::take(&mut self.lost).into_iter().filter(move |(offset, _)| *offset < end).map(|(_, stored)| stored)
     }
 
     fn take(&mut self, class: Class, offset: u32, header: &RecordHeader, is_known: bool) {
@@ -218,10 +251,10 @@ fn repair<S: Storage>(
     swept: Swept,
     may_be_torn: bool,
 ) -> Result<Option<Arc<Segment<S::File>>>, OpenError> {
+    let is_kept = swept.is_kept(&candidate);
     let Candidate { name, id, file, bytes, version, .. } = candidate;
     let is_header_whole = version.is_some();
-    let has_records = swept.whole_end > SEGMENT_HEADER_BYTES as u64;
-    if !is_header_whole && !has_records {
+    if !is_kept {
         if bytes == 0 || may_be_torn {
             survey.storage.remove(&name).map_err(survey.repair_error(&name))?;
             return Ok(None);

@@ -107,6 +107,26 @@ fn damage_in_a_body_that_no_checkpoint_knows_is_reported_with_its_record() {
     let expected = Damage { file: name, offset, bytes: record_bytes(LENGTH as u64), kind: DamageKind::Body, lost };
     assert_eq!(recovery.damage, [expected]);
     assert_eq!(recovery.recovered.stored.len(), 1);
+    assert_eq!(recovery.recovered.damaged.iter().map(|stored| stored.id).collect::<Vec<_>>(), [id(Class::High, 1)]);
+}
+
+#[test]
+fn a_damaged_header_that_no_checkpoint_names_is_told_by_its_footer() {
+    let disk = ModelDisk::default();
+    let (mut log, _) = open(&disk, SEGMENT_BYTES);
+    for sequence in 1..=4 {
+        let id = id(Class::High, sequence);
+        log.append(&append(id, &body(id, LENGTH))).unwrap();
+    }
+    log.commit().unwrap();
+    drop(log);
+    let sealed = segments(&disk).remove(0);
+    // The newest segment is the sealed one: what followed it never came to be.
+    segments(&disk).into_iter().skip(1).for_each(|name| disk.remove_durably(&name));
+    disk.flip(&sealed, SEGMENT_HEADER_BYTES + 5, 4);
+    let (_, recovery) = open(&disk, SEGMENT_BYTES);
+    let ids = |records: &[pipeline::Stored]| records.iter().map(|stored| stored.id.sequence).collect::<Vec<_>>();
+    assert_eq!((ids(&recovery.recovered.stored), ids(&recovery.recovered.damaged)), (vec![2], vec![1]));
 }
 
 #[test]
