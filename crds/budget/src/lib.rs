@@ -10,7 +10,7 @@
 //!               ├─ kernel    16Mi with eBPF    maps and rings, charged to the pod
 //!               ├─ index     10 %              what every waiting item costs beside its body
 //!               ├─ receive   max(8Mi, 15 %)    requests between socket and queue
-//!               ├─ sending   max(1Mi each, 10 %) requests on their way to destinations
+//!               ├─ sending   max(8Mi each, 10 %) requests on their way to destinations
 //!               └─ queue     the rest          bodies that wait
 //! disk size ────┬─ overhead  max(1Mi, 5 %)     checkpoints, rounding up of files, directory blocks
 //!               └─ files     the rest, in segments of a 64th, 128Ki to 64Mi
