@@ -28,7 +28,7 @@ pub(crate) type OpenFile = Arc<File>;
 pub(crate) struct Directory {
     /// Every use goes by the path: a directory that is removed and made again is another one.
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -53,7 +53,14 @@ impl Directory {
         if let Err(source) = note.or_else(|source| if crate::error::is_full(&source) { Ok(()) } else { Err(source) }) {
             return Err(failed(source));
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), lock })
+    }
+}
+
+impl Drop for Directory {
+    /// Let go by name: closing the file would not, while a child of this process that has yet to run its own program has it too.
+    fn drop(&mut self) {
+        self.lock.unlock().ok();
     }
 }
 
