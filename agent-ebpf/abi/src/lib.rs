@@ -84,3 +84,14 @@ impl Churn {
         self.forks + self.execs + self.exits
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn churn_adds_up_over_processors_and_kinds() {
+        let churn = Churn::default().plus([1, 10, 100]).plus([2, 20, 200]);
+        assert_eq!((churn.forks, churn.execs, churn.exits, churn.total()), (3, 30, 300, 333));
+    }
+}

@@ -178,10 +178,8 @@ mod tests {
         );
         assert_eq!(of.scope_logs[0].scope.as_ref().expect("a scope").name, "forebay.kernel");
         let log = &of.scope_logs[0].log_records[0];
-        assert_eq!(
-            (log.severity_number, log.event_name.as_str(), log.time_unix_nano),
-            (21, "forebay.kernel.oom_kill", 1_700_000_000_000_000_001)
-        );
+        assert_eq!((log.severity_number, log.severity_text.as_str(), log.event_name.as_str()), (21, "FATAL", "forebay.kernel.oom_kill"));
+        assert_eq!((log.time_unix_nano, log.observed_time_unix_nano), (1_700_000_000_000_000_001, 1_700_000_000_000_000_001));
         assert_eq!(
             shown(&log.attributes),
             [

@@ -187,6 +187,27 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_was_removed_loses_its_names_when_it_expires_while_its_cgroup_lives_on() {
+        let mut index = Index::new(None);
+        index.insert_cgroup(5, &path());
+        index.upsert_pod(pod());
+        index.remove_pod(Duration::from_secs(10), UID);
+        index.expire(Duration::from_secs(69));
+        assert_eq!(index.attribute(5).pod_name.as_deref(), Some("cart-1"));
+        index.expire(Duration::from_secs(70));
+        assert_eq!((index.attribute(5).pod_name, index.attribute(5).pod_uid.as_deref()), (None, Some(UID)));
+    }
+
+    #[test]
+    fn pods_beyond_the_most_are_counted_and_left_out() {
+        let mut index = Index::new(None);
+        for number in 0..PODS_MAX + 2 {
+            index.upsert_pod(Pod { uid: number.to_string(), ..pod() });
+        }
+        assert_eq!(index.refused(), 2);
+    }
+
+    #[test]
     fn a_restarted_container_leaves_the_dead_one_its_name() {
         let mut index = Index::new(None);
         index.insert_cgroup(5, &path());

@@ -65,3 +65,17 @@ fn read_inner(inner: &[u8], base: usize, answer: &mut PartialSuccess) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_reads_as_it_was_written_and_its_message_is_cut_where_the_limit_lies() {
+        let message = "x".repeat(MESSAGE_BYTES_MAX + 1);
+        let read = |message: &str| read_partial_success(&partial_success(7, message)).expect("well formed");
+        assert_eq!(read("too old"), PartialSuccess { rejected: 7, message: "too old".into() });
+        assert_eq!(read(&message), PartialSuccess { rejected: 7, message: message[..MESSAGE_BYTES_MAX].into() });
+        assert_eq!(read_partial_success(&success()), Ok(PartialSuccess::default()));
+    }
+}
