@@ -24,6 +24,8 @@ pub(crate) struct LedgerPage<'a> {
     kernel: KernelRow,
     requests_refused: Reasons,
     crash_volatile_bounds: [u64; 2],
+    /// Reasons whose items are exact in total and an estimate by class: a partial success names no item.
+    estimated_by_class: [&'static str; 1],
     broken: Option<&'a str>,
     quarantine: QuarantineRow,
     gauges: GaugeRow,
@@ -115,6 +117,7 @@ impl<'a> LedgerPage<'a> {
             kernel: kernel_row(kernel),
             requests_refused: refused(requests_refused),
             crash_volatile_bounds: [*lower, *upper],
+            estimated_by_class: [DropReason::Rejected.name()],
             broken: broken.as_deref(),
             quarantine: QuarantineRow {
                 files: quarantine.files.load(Ordering::Relaxed),

@@ -153,17 +153,22 @@ fn destinations(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
             Ok(())
         })?;
     }
-    counter(encoder, "dropped_items", "Items given up for a destination", |family| {
-        for book in books {
-            for (signal, class, cell) in cells(&book.cells) {
-                for (reason, items) in DropReason::ALL.into_iter().zip(cell.dropped).filter(|&(_, items)| items > 0) {
-                    let place = [("destination", book.name.as_str()), ("signal", signal.label())];
-                    family.counter(&[place[0], place[1], ("class", class.label()), ("reason", reason.label())], items)?;
+    counter(
+        encoder,
+        "dropped_items",
+        "Items given up for a destination; rejected ones are exact in total and an estimate by class",
+        |family| {
+            for book in books {
+                for (signal, class, cell) in cells(&book.cells) {
+                    for (reason, items) in DropReason::ALL.into_iter().zip(cell.dropped).filter(|&(_, items)| items > 0) {
+                        let place = [("destination", book.name.as_str()), ("signal", signal.label())];
+                        family.counter(&[place[0], place[1], ("class", class.label()), ("reason", reason.label())], items)?;
+                    }
                 }
             }
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     counter(encoder, "attempts", "Records sent, retries included", |family| {
         books.iter().try_for_each(|book| family.counter(&[("destination", &book.name)], book.attempts))
     })?;

@@ -141,6 +141,7 @@ async fn only_bad_spans_are_kept_apart_until_a_tool_takes_them_out_whatever_ends
     let file = paths.find(|path| path.extension().is_some_and(|state| state == "quarantined")).expect("the file");
     std::fs::rename(&file, file.with_extension("removed")).expect("a tool may");
     let ledger = agent.await_ledger("the end of it", |ledger| destination_sum(ledger, "/dropped/Rejected") == 2).await;
+    assert_eq!(ledger["estimatedByClass"][0], "Rejected");
     assert_eq!((destination_sum(&ledger, "/held/quarantined"), destination_sum(&ledger, "/delivered")), (0, 98));
 }
 
