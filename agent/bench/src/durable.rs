@@ -9,7 +9,7 @@ use crate::agent::Agent;
 use crate::disk::BareFile;
 use crate::figure::{Figure, quantile};
 use crate::traffic::{Load, Sink};
-use crate::{Setup, payload, traffic};
+use crate::{Setup, machine, payload, traffic};
 
 /// Requests on their way while it is saturated.
 const AT_ONCE: usize = 48;
@@ -30,8 +30,9 @@ struct Saturated {
     rate: f64,
     /// Processor time per span, in microseconds.
     cost: f64,
-    /// Part of its core that it used.
+    /// Part of its core that it used, and part of the other that load and sink did.
     share: f64,
+    share_of_ends: f64,
 }
 
 pub(crate) fn run(setup: &Setup) -> Result<Vec<Figure>> {
@@ -60,6 +61,7 @@ pub(crate) fn run(setup: &Setup) -> Result<Vec<Figure>> {
             Figure::plain("the same, per whole core of the agent", "spans/s", of(|one| 1e6 / one.cost)),
             Figure::plain("processor time", "us/span", of(|one| one.cost)),
             Figure::plain("part of its core used", "x", of(|one| one.share)),
+            Figure::plain("part of the other core that load and sink used", "x", of(|one| one.share_of_ends)),
             Figure::plain("delay of an answer at 100,000 spans/s, p99", "ms", tails).at_most(DELAY_TARGET_MS),
             Figure::plain("the same, p50", "ms", halves),
             Figure::plain("a synced write of 256 KiB to the bare disk, p50", "ms", vec![quantile(&syncs, 0.5)]),
@@ -70,10 +72,12 @@ pub(crate) fn run(setup: &Setup) -> Result<Vec<Figure>> {
 }
 
 async fn saturate(agent: &Agent, sink: &Sink, load: &mut Load) -> Result<Saturated> {
-    let (seen, worked) = (sink.spans(), agent.processor_time()?);
+    let (seen, worked, at_ends) = (sink.spans(), agent.processor_time()?, machine::thread_time());
     let (spans, took) = load.saturate(AT_ONCE, SAMPLE).await?;
     // What was answered must arrive too, or a queue that grows would count as speed.
     traffic::in_time("the last spans", ARRIVE_TIME_MAX, sink.reach(seen + spans)).await?;
     let worked = agent.processor_time()?.saturating_sub(worked).as_secs_f64();
-    Ok(Saturated { rate: spans as f64 / took.as_secs_f64(), cost: worked * 1e6 / spans as f64, share: worked / took.as_secs_f64() })
+    let at_ends = machine::thread_time().saturating_sub(at_ends).as_secs_f64();
+    let took = took.as_secs_f64();
+    Ok(Saturated { rate: spans as f64 / took, cost: worked * 1e6 / spans as f64, share: worked / took, share_of_ends: at_ends / took })
 }

@@ -65,12 +65,9 @@ pub(crate) fn written_bytes() -> Result<u64> {
 }
 
 /// Processor time this thread has used.
-pub(crate) fn thread_time() -> Result<Duration> {
-    // The kernel adds a thread's time up when it gives the processor away.
-    std::thread::yield_now();
-    let text = fs::read_to_string("/proc/thread-self/schedstat").context("cannot read the time of this thread")?;
-    let nanoseconds = text.split(' ').next().and_then(|first| first.parse().ok()).context("the kernel does not count time")?;
-    Ok(Duration::from_nanos(nanoseconds))
+pub(crate) fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }
 
 /// Processor time a process has used.
