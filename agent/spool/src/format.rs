@@ -205,6 +205,15 @@ pub(crate) fn record_bytes(body: u64) -> u64 {
 
 /// Appends the record that will stand at `offset` of the segment with this seed.
 pub(crate) fn encode_record(record: &Record<'_>, seed: u32, offset: u64, into: &mut Vec<u8>) {
+    let body = record.append.body;
+    into.reserve(record_bytes(body.len() as u64) as usize);
+    encode_record_header(record, seed, offset, into);
+    into.extend_from_slice(body);
+    into.resize(into.len() + padding(body.len()), 0);
+}
+
+/// Appends the header of that record alone: its body and so many zeros as [`padding`] says belong behind it.
+pub(crate) fn encode_record_header(record: &Record<'_>, seed: u32, offset: u64, into: &mut Vec<u8>) {
     let &Record { append: Append { id, signal, counts, received_unix_ms, body }, unpacked_bytes } = record;
     let header = RecordHeader {
         signal,
@@ -215,7 +224,12 @@ pub(crate) fn encode_record(record: &Record<'_>, seed: u32, offset: u64, into: &
         sequence: id.sequence,
         received_unix_ms,
     };
-    encode_framed(KIND_RECORD, header.signal.code(), &header, body, place_crc(seed, offset), into);
+    encode_header(KIND_RECORD, header.signal.code(), &header, place_crc(seed, offset), into);
+}
+
+/// Zeros behind a body of this length.
+pub(crate) fn padding(body: usize) -> usize {
+    (record_bytes(body as u64) - RECORD_HEADER_BYTES as u64) as usize - body
 }
 
 /// Appends the footer, which will stand at `offset`, without what follows its body.
@@ -230,12 +244,13 @@ pub(crate) fn encode_footer_record(body: &[u8], seed: u32, offset: u64, into: &m
         sequence: 0,
         received_unix_ms: 0,
     };
-    encode_framed(KIND_FOOTER, 0, &header, body, place_crc(seed, offset), into);
+    encode_header(KIND_FOOTER, 0, &header, place_crc(seed, offset), into);
+    into.extend_from_slice(body);
+    into.resize(into.len() + padding(body.len()), 0);
 }
 
-fn encode_framed(kind: u8, signal: u8, header: &RecordHeader, body: &[u8], place: u32, into: &mut Vec<u8>) {
+fn encode_header(kind: u8, signal: u8, header: &RecordHeader, place: u32, into: &mut Vec<u8>) {
     let start = into.len();
-    into.reserve(RECORD_HEADER_BYTES + body.len() + ALIGNMENT as usize);
     into.extend_from_slice(&MARKER);
     let packing = if header.unpacked_bytes.is_some() { PACKED_ZSTD } else { 0 };
     into.extend_from_slice(&[kind, signal, packing, 0]);
@@ -249,8 +264,6 @@ fn encode_framed(kind: u8, signal: u8, header: &RecordHeader, body: &[u8], place
     into.extend_from_slice(&header.unpacked_bytes.unwrap_or(0).to_le_bytes());
     let header_crc = crc32c::crc32c_append(place, into.get(start..).unwrap_or_default());
     into.extend_from_slice(&header_crc.to_le_bytes());
-    into.extend_from_slice(body);
-    into.resize(start + record_bytes(u64::from(header.length)) as usize, 0);
 }
 
 /// The record header at `offset`, if one was written for this place.

@@ -8,12 +8,14 @@ use vocabulary::Class;
 
 use crate::error::AppendError;
 use crate::footer::{Rows, footer_bytes};
-use crate::format::{Record, SEGMENT_HEADER_BYTES, SEGMENT_RECORDS_MAX, encode_record};
+use crate::format::{Record, SEGMENT_HEADER_BYTES, SEGMENT_RECORDS_MAX, encode_record, encode_record_header, padding};
 use crate::index::{Entry, Segment};
 use crate::storage::StorageFile;
 
 /// Appended bytes are written once this much has gathered, or at commit: one system call for many records.
 const WRITE_BYTES: usize = 256 << 10;
+/// A body from this size on is written from where it lies: copying it costs more than a system call of its own.
+const DIRECT_BYTES: usize = 64 << 10;
 
 /// A segment that grows.
 pub(crate) struct Tail<F> {
@@ -112,15 +114,23 @@ impl<F: StorageFile> Tail<F> {
             self.gathered.extend_from_slice(&self.header);
         }
         let offset = self.end();
-        encode_record(record, self.segment.seed, offset, &mut self.gathered);
-        let length = record.append.body.len() as u32;
+        let body = record.append.body;
+        let is_direct = body.len() >= DIRECT_BYTES;
+        if is_direct {
+            encode_record_header(record, self.segment.seed, offset, &mut self.gathered);
+        } else {
+            encode_record(record, self.segment.seed, offset, &mut self.gathered);
+        }
+        let length = body.len() as u32;
         let entry = Entry { sequence: record.append.id.sequence, offset: offset as u32, length };
         self.rows.push(&entry, &record.stored());
         self.pending.push(entry);
-        if self.gathered.len() < WRITE_BYTES {
-            return Ok(());
-        }
-        self.write().map_err(|source| {
+        let written = match self.gathered.len() {
+            _ if is_direct => self.write_with(body),
+            WRITE_BYTES.. => self.write(),
+            _ => return Ok(()),
+        };
+        written.map_err(|source| {
             self.gathered.truncate(before);
             self.pending.pop();
             self.rows.truncate(self.rows.len() - 1);
@@ -165,18 +175,27 @@ impl<F: StorageFile> Tail<F> {
 
     /// Writes what has gathered. On failure it stays gathered, and the file ends where it ended.
     pub(crate) fn write(&mut self) -> std::io::Result<()> {
-        if self.gathered.is_empty() {
-            return Ok(());
+        if self.gathered.is_empty() { Ok(()) } else { self.write_with(&[]) }
+    }
+
+    /// As `write`, with a body behind it, whose padding is the first that gathers again.
+    fn write_with(&mut self, body: &[u8]) -> std::io::Result<()> {
+        let behind = self.written + self.gathered.len() as u64;
+        let file = &self.segment.file;
+        let mut written = file.write_at(&self.gathered, self.written);
+        if !body.is_empty() {
+            written = written.and_then(|()| file.write_at(body, behind));
         }
-        if let Err(error) = self.segment.file.write_at(&self.gathered, self.written) {
+        if let Err(error) = written {
             // Whatever cannot be cut is written over by the next attempt, or cut by the next recovery.
             self.cut(self.written);
             return Err(error);
         }
-        self.written += self.gathered.len() as u64;
+        self.written = behind + body.len() as u64;
         self.set_file_bytes(self.file_bytes.max(self.written));
         self.gathered.clear();
         self.gathered.shrink_to(2 * WRITE_BYTES);
+        self.gathered.resize(padding(body.len()), 0);
         Ok(())
     }
 
