@@ -75,6 +75,13 @@ impl<V> SortedMap<V> {
 
     /// Adds an entry, or replaces the value of its key and returns the old one.
     pub(crate) fn insert(&mut self, key: u64, value: V) -> Option<V> {
+        // Keys mostly come in order.
+        if let Some(back) = self.blocks.back_mut().filter(|back| back.last < key && back.entries.len() < BLOCK) {
+            back.entries.push_back((key, value));
+            back.last = key;
+            self.len += 1;
+            return None;
+        }
         let place = self.place(&key);
         let Some(block) = self.blocks.get_mut(place.block) else {
             self.push_block(key, value);
@@ -114,10 +121,13 @@ impl<V> SortedMap<V> {
 
     pub(crate) fn remove_at(&mut self, Found(place): Found) -> Option<V> {
         let block = self.blocks.get_mut(place.block)?;
-        let (_, value) = block.entries.remove(place.at)?;
+        let (_, value) = if place.at == 0 { block.entries.pop_front() } else { block.entries.remove(place.at) }?;
         self.len -= 1;
         if !block.note_ends() {
             self.drop_block(place.block);
+            return Some(value);
+        }
+        if block.entries.len() > BLOCK / 2 {
             return Some(value);
         }
         self.join(place.block);
@@ -221,10 +231,14 @@ impl<V> SortedMap<V> {
         first.chain(blocks.flat_map(|block| &mut block.entries)).map(|(key, value)| (&*key, value))
     }
 
-    /// Where no key is missing, a key's block is known from its distance to the first, up to one; it is near that where few are.
+    /// What is asked for mostly lies at the front. Where no key is missing, a key's block is known from its distance to the first, up to
+    /// one; it is near that where few are.
     #[inline]
     fn place(&self, key: &u64) -> Place {
         let Some(front) = self.blocks.front() else { return Place { block: 0, at: 0, is_there: false } };
+        if *key <= front.last {
+            return self.place_in(0, key);
+        }
         let expected = distance(*key, front.first) / BLOCK;
         let holds = |at: &usize| self.blocks.get(*at).is_some_and(|block| block.first <= *key && *key <= block.last);
         let block = [expected, expected.saturating_add(1)].into_iter().find(holds);
