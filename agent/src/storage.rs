@@ -35,8 +35,8 @@ const VERIFY_BYTES: u64 = 1 << 20;
 const VERIFY_EVERY: Duration = Duration::from_millis(10);
 /// The pause while appends leave none: about a hundredth of the thread's time, and a backlog of 10 GB takes a quarter of an hour.
 const VERIFY_UNDER_LOAD_EVERY: Duration = Duration::from_millis(100);
-/// Parts of the disk budget: from the first on bodies are compressed, below the second no more. A queue that fills a quarter is one
-/// that waits, and what waits gains more by room than it loses by time.
+/// Parts of the disk's room (the budget, or what others leave of the volume): from the first on bodies are compressed, below the second no
+/// more. A queue that fills a quarter is one that waits, and what waits gains more by room than it loses by time.
 const COMPRESS_FROM: u64 = 4;
 const COMPRESS_UNTIL: u64 = 8;
 /// Time between two checkpoints that a full log forces: a shortage must not cost every request a sync.
@@ -438,7 +438,9 @@ impl Storage {
             Err(cause) => self.fail("settled segments could not be deleted", &cause, false),
         }
         let gauges = self.engine.with(|pipeline, _| pipeline.gauges());
-        self.is_compressing = compresses(self.is_compressing, gauges.disk_bytes, gauges.disk_bytes_max);
+        // Where others fill the volume, it ends before the budget does.
+        let room = gauges.disk_bytes_max.min(gauges.disk_bytes.saturating_add(self.spool.left_on_volume()));
+        self.is_compressing = compresses(self.is_compressing, gauges.disk_bytes, room);
         self.settled = settled;
         if let Some(shares) = self.engine.take_disk_shares() {
             self.spool.set_budget(shares.log);
@@ -520,10 +522,10 @@ impl Storage {
     }
 }
 
-/// Whether bodies are compressed, given whether they were and how full the disk budget is.
-fn compresses(before: bool, used: u64, budget: u64) -> bool {
+/// Whether bodies are compressed, given whether they were, and how much of its room what waits takes.
+fn compresses(before: bool, used: u64, room: u64) -> bool {
     let part = if before { COMPRESS_UNTIL } else { COMPRESS_FROM };
-    used > 0 && used.saturating_mul(part) >= budget
+    used > 0 && used.saturating_mul(part) >= room
 }
 
 /// An error and its causes in one line.

@@ -292,6 +292,13 @@ impl Spool {
         self.log.is_room_short()
     }
 
+    /// Bytes that the log may still take of its volume, whatever the budget says: others fill it too. `u64::MAX` if the volume does not say
+    /// how full it is.
+    #[must_use]
+    pub fn left_on_volume(&self) -> u64 {
+        self.log.left_on_volume()
+    }
+
     /// Length of the segments, checkpoints and evidence of damage, and of what is appended but not written.
     #[must_use]
     pub fn bytes_on_disk(&self) -> u64 {

@@ -4,6 +4,7 @@
 use vocabulary::Class;
 
 use super::Log;
+use super::room::left_on;
 use super::tail::{Tail, first_charge};
 use crate::error::AppendError;
 use crate::storage::Storage;
@@ -22,6 +23,11 @@ impl<S: Storage> Log<S> {
     pub(super) fn charged(&self) -> u64 {
         let growth: u64 = self.tails.iter().flatten().map(Tail::growth).sum();
         self.index.bytes() + growth + self.other_bytes + self.slots.bytes() + self.room.charged()
+    }
+
+    /// What the log may still take of the volume, which others fill too.
+    pub(crate) fn left_on_volume(&self) -> u64 {
+        left_on(&self.storage)
     }
 
     /// Whether the budget refused the last record that asked for more of it.

@@ -65,6 +65,12 @@ fn floor(total: u64) -> u64 {
     (total / FLOOR_PART).max(FLOOR_BYTES).min(total / FLOOR_PART_MAX)
 }
 
+/// What the log may still take of a volume; without end if that does not say how full it is.
+pub(super) fn left_on<S: Storage>(storage: &S) -> u64 {
+    let Volume { free, total } = storage.volume().unwrap_or_default();
+    if total == 0 { u64::MAX } else { free.saturating_sub(floor(total)) }
+}
+
 impl<F: StorageFile> Room<F> {
     /// Takes the reserve over, or makes it if there is room, and forgets the spare files of an earlier process: which of their names
     /// a crash left is not known.
@@ -134,9 +140,9 @@ impl<F: StorageFile> Room<F> {
             return Err(AppendError::TooManySegments { segments });
         }
         // A volume that does not say how full it is shows it by the first write that fails.
-        let Volume { free, total } = storage.volume().unwrap_or_default();
-        let floor_bytes = floor(total);
-        if total > 0 && free < floor_bytes.saturating_add(self.limits.segment_bytes) {
+        if left_on(storage) < self.limits.segment_bytes {
+            let Volume { free, total } = storage.volume().unwrap_or_default();
+            let floor_bytes = floor(total);
             return Err(AppendError::VolumeFloor { directory: storage.path(""), free_bytes: free, floor_bytes });
         }
         Ok(())
@@ -152,8 +158,7 @@ impl<F: StorageFile> Room<F> {
     /// Makes the reserve when there is room for it beyond what is left to others.
     pub(crate) fn make_reserve<S: Storage<File = F>>(&mut self, storage: &S) {
         let bytes = self.limits.reserve_bytes();
-        let Volume { free, total } = storage.volume().unwrap_or_default();
-        if self.reserve.is_some() || bytes == 0 || (total > 0 && free < floor(total).saturating_add(bytes)) {
+        if self.reserve.is_some() || bytes == 0 || left_on(storage) < bytes {
             return;
         }
         let made = storage.create(RESERVE_NAME).or_else(|error| match error.kind() {

@@ -65,6 +65,17 @@ fn the_log_grows_no_more_where_a_volume_has_just_what_is_left_to_others() {
 }
 
 #[test]
+fn what_is_left_of_the_volume_is_what_lies_above_the_part_of_others() {
+    let disk = ModelDisk::default();
+    let (log, _) = open(&disk, 1_000);
+    assert_eq!(log.left_on_volume(), u64::MAX, "it does not say");
+    for (free, left) in [((64 << 20) + 999, 999), (64 << 20, 0), (1 << 20, 0)] {
+        disk.set_volume(free, 1 << 30);
+        assert_eq!(log.left_on_volume(), left);
+    }
+}
+
+#[test]
 fn at_its_limit_of_segments_the_log_refuses_until_one_is_given_back() {
     let disk = ModelDisk::default();
     let (mut log, _) = open_within(&disk, Limits { segment_bytes: 160, budget_bytes: 0, segments_max: 2 });
