@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeline::{Phase, Pipeline};
+use pipeline::{NotStored, Phase, Pipeline};
 use spool::points::reach;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::engine::Engine;
-use crate::storage::{Append, Job};
+use crate::storage::Append;
 
 /// Longest wait between two looks at the phase; deadlines are seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -78,33 +78,42 @@ impl Drain<'_> {
         let most = places.as_ref().map_or(FLUSH_GROUP, ExactSizeIterator::len);
         for record in self.engine.with(|pipeline, now| pipeline.poll_flush(now, most)) {
             match places.as_mut().and_then(Iterator::next) {
-                Some(place) => place.send(Job::Append(Append::flushed(record))),
-                None => self.engine.with(|pipeline, now| pipeline.handle_store_failed(now, record.id)),
+                Some(place) => place.send(Append::flushed(record)),
+                None => self.engine.with(|pipeline, now| pipeline.handle_store_failed(now, record.id, NotStored::Fault)),
             }
         }
     }
 }
 
-/// Has the storage thread write the last checkpoint and end, within `most`. Whether it is durable; true without a disk.
+/// Has the storage thread write the last checkpoint and end, within `most`, however many appends wait for it. Whether it is durable;
+/// true without a disk.
 pub(crate) async fn finish_storage(engine: &Engine, most: Duration) -> bool {
     let Some(storage) = engine.storage() else { return true };
-    let finish = async {
-        let (done, wait) = oneshot::channel();
-        storage.send(Job::Finish(done)).await.ok()?;
-        wait.await.ok()
+    let finished = async {
+        let mut done = engine.finish_storage();
+        tokio::select! {
+            biased;
+            is_durable = &mut done => is_durable.unwrap_or(false),
+            // The thread takes no more appends: because it is about to finish, or because it is gone.
+            () = storage.closed() => {
+                engine.forget_finish();
+                done.await.unwrap_or(false)
+            }
+        }
     };
-    tokio::time::timeout(most, finish).await.ok().flatten().unwrap_or(false)
+    tokio::time::timeout(most, finished).await.unwrap_or(false)
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use tokio::sync::mpsc;
 
     use super::*;
     use crate::engine::tests::{held_in_memory, spilling};
 
     /// A storage thread that hangs in the disk takes nothing; the queue before it is full after one record.
-    fn before_a_hung_disk() -> (Arc<Engine>, mpsc::Receiver<Job>) {
+    fn before_a_hung_disk() -> (Arc<Engine>, mpsc::Receiver<Append>) {
         let (jobs, hung) = mpsc::channel(1);
         let engine = Arc::new(Engine::new(spilling(), Some(jobs)));
         held_in_memory(&engine, 3);
@@ -118,6 +127,17 @@ mod tests {
         let drain = Drain { engine: &engine, stop_inputs: &stop, inputs: JoinSet::new(), deadline: Duration::from_millis(300) };
         let ended = tokio::time::timeout(Duration::from_secs(10), drain.run(async || std::future::pending().await)).await;
         assert!(ended.is_ok() && engine.with(Pipeline::poll_phase) == Phase::Stopped);
+    }
+
+    #[tokio::test]
+    async fn the_last_checkpoint_is_asked_for_beside_a_full_queue_and_waited_for_no_longer_than_it_may_take() {
+        let (engine, hung) = before_a_hung_disk();
+        let place = engine.storage().and_then(|storage| storage.try_reserve().ok());
+        assert!(place.is_some(), "the only place is free");
+        assert!(!finish_storage(&engine, Duration::from_millis(10)).await);
+        assert!(engine.told_to_finish().now_or_never().is_some(), "the thread finds it when the disk lets it go");
+        drop(hung);
+        assert!(!finish_storage(&engine, Duration::from_secs(3600)).await, "nobody waits for a thread that is gone");
     }
 
     #[tokio::test]

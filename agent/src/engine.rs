@@ -5,10 +5,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crds::agent::DiskShares;
 use pipeline::{Broken, Config, DestinationIndex, Pipeline};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::snapshot::Snapshot;
-use crate::storage::Job;
+use crate::storage::Append;
 
 /// Time between two looks at the books' identities, each of which costs microseconds.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -22,7 +22,10 @@ pub(crate) struct Engine {
     /// Something settled: a phase may have ended.
     settled: Notify,
     /// To the storage thread; none in mode `Memory`.
-    storage: Option<mpsc::Sender<Job>>,
+    storage: Option<mpsc::Sender<Append>>,
+    /// Who waits for the storage thread's end, once it is told to: beside its queue, because the end waits for no data.
+    finish: Mutex<Option<oneshot::Sender<bool>>>,
+    finishing: Notify,
     /// How the disk's bytes are shared out from here on, until the storage thread takes it over; the latest wins.
     disk_shares: Mutex<Option<DiskShares>>,
     /// The first identity of the books that did not hold, with both sides.
@@ -30,13 +33,15 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(pipeline: Pipeline, storage: Option<mpsc::Sender<Job>>) -> Self {
+    pub(crate) fn new(pipeline: Pipeline, storage: Option<mpsc::Sender<Append>>) -> Self {
         Self {
             started: Instant::now(),
             pipeline: Mutex::new(pipeline),
             sendable: std::array::from_fn(|_| Notify::new()),
             settled: Notify::new(),
             storage,
+            finish: Mutex::default(),
+            finishing: Notify::new(),
             disk_shares: Mutex::default(),
             broken: OnceLock::new(),
         }
@@ -93,8 +98,32 @@ impl Engine {
     }
 
     /// The way to the storage thread.
-    pub(crate) fn storage(&self) -> Option<&mpsc::Sender<Job>> {
+    pub(crate) fn storage(&self) -> Option<&mpsc::Sender<Append>> {
         self.storage.as_ref()
+    }
+
+    /// Tells the storage thread to write the last checkpoint and to end, whatever waits in its queue. It answers whether that
+    /// checkpoint is durable.
+    pub(crate) fn finish_storage(&self) -> oneshot::Receiver<bool> {
+        let (done, wait) = oneshot::channel();
+        *self.finish.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+        self.finishing.notify_one();
+        wait
+    }
+
+    /// Nobody will take up what [`Self::finish_storage`] told, unless it was taken up before: who waits for it waits no more.
+    pub(crate) fn forget_finish(&self) {
+        *self.finish.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Resolves when the storage thread is to end. It may be dropped before: who waits then is found by the next call.
+    pub(crate) async fn told_to_finish(&self) -> oneshot::Sender<bool> {
+        loop {
+            if let Some(done) = self.finish.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return done;
+            }
+            self.finishing.notified().await;
+        }
     }
 
     /// What a reader may see, copied under one lock.

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use inputs::{Answer, Charge, Gate, Offer};
 use otlp::Rules;
-use pipeline::{Admission, Origin, Part, Pipeline, Refusal, Request, Verdict};
+use pipeline::{Admission, NotStored, Origin, Part, Pipeline, Refusal, Request, Verdict};
 use spool::points::reach;
 use tokio::sync::mpsc::Permit;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
-use vocabulary::{ClassCounts, DropReason, RefuseReason};
+use vocabulary::{ClassCounts, RefuseReason};
 
 use crate::engine::{Engine, unix_ms};
-use crate::storage::{Append, Job, Stored};
+use crate::storage::{Append, Stored};
 
 /// Pause asked of a client whose request the disk did not take: a failed disk is tried again within seconds.
 const STORE_FAILED_PAUSE: Duration = Duration::from_secs(2);
@@ -68,7 +68,7 @@ pub(crate) async fn take_in(engine: &Engine, rules: &Rules, sender: &Sender, off
     answer(engine, verdict, items, charge, place).await
 }
 
-async fn answer(engine: &Engine, verdict: Verdict, items: u64, charge: Charge, place: Option<Permit<'_, Job>>) -> Answer {
+async fn answer(engine: &Engine, verdict: Verdict, items: u64, charge: Charge, place: Option<Permit<'_, Append>>) -> Answer {
     match verdict {
         Verdict::Admitted(admission) => store(engine, admission, items, charge, place).await,
         Verdict::Refused(refusal) => Answer::Refused(refusal),
@@ -125,7 +125,7 @@ fn decide(engine: &Engine, rules: &Rules, sender: &Sender, offer: Offer) -> Verd
     }
 }
 
-async fn store(engine: &Engine, admission: Admission, items: u64, charge: Charge, place: Option<Permit<'_, Job>>) -> Answer {
+async fn store(engine: &Engine, admission: Admission, items: u64, charge: Charge, place: Option<Permit<'_, Append>>) -> Answer {
     let Admission { persist, mut shed, mut shed_reason } = admission;
     if persist.is_empty() {
         engine.wake_senders();
@@ -135,21 +135,21 @@ async fn store(engine: &Engine, admission: Admission, items: u64, charge: Charge
     let (done, wait) = oneshot::channel();
     let append = Append { records: persist, is_rest_taken: on_their_way < items, done: Some(done), _charge: charge };
     match place {
-        Some(place) => place.send(Job::Append(append)),
+        Some(place) => place.send(append),
         // Without a storage thread (it has ended) nothing could be stored.
-        None => append.settle(engine, &[]),
+        None => append.settle(engine, &[], NotStored::Ended),
     }
-    let stored = wait.await.unwrap_or(Stored::Nothing);
+    let stored = wait.await.unwrap_or(Stored::Nothing(NotStored::Ended));
     reach("intake.stored");
     match stored {
         Stored::All => {}
-        Stored::AllBut(lost) => {
+        Stored::AllBut(lost, cause) => {
             if shed.total() == 0 {
-                shed_reason = DropReason::DiskError;
+                shed_reason = cause.drop_reason();
             }
             add(&mut shed, &lost);
         }
-        Stored::Nothing => return Answer::Refused(Refusal { reason: RefuseReason::HardLimit, retry_after: STORE_FAILED_PAUSE }),
+        Stored::Nothing(cause) => return Answer::Refused(Refusal { reason: cause.refuse_reason(), retry_after: STORE_FAILED_PAUSE }),
     }
     Answer::Accepted { shed, reason: shed_reason }
 }
@@ -175,8 +175,8 @@ mod tests {
     async fn a_disk_that_hangs_holds_back_only_what_needs_it() {
         let (jobs, _hung) = mpsc::channel(1);
         let engine = Arc::new(Engine::new(spilling(), Some(jobs.clone())));
-        let (done, _wait) = oneshot::channel();
-        jobs.try_send(Job::Finish(done)).unwrap_or_else(|_| panic!("the only place is free"));
+        let before = Append { records: Vec::new(), is_rest_taken: false, done: None, _charge: Charge::default() };
+        jobs.try_send(before).unwrap_or_else(|_| panic!("the only place is free"));
         let offer = |bytes: usize| Offer {
             signal: Signal::Logs,
             counts: ClassCounts::of(Class::High, 1),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use inputs::Charge;
-use pipeline::{IdRanges, Persist, Phase, Pipeline};
+use pipeline::{IdRanges, NotStored, Persist, Phase, Pipeline};
 use spool::points::reach;
 use spool::{AppendError, CompactError, Retention, Spool};
 use tokio::runtime::Handle;
@@ -54,12 +54,14 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Name of this stage on the board.
 pub(crate) const STAGE: &str = "storage";
 
-/// What the thread is asked to do.
-pub(crate) enum Job {
-    /// Store the records of a request.
-    Append(Append),
-    /// Write the last checkpoint and end; answers whether it is durable.
+/// What the thread has waited for.
+enum Told {
+    /// To write the last checkpoint and end, and to tell whether it is durable.
     Finish(oneshot::Sender<bool>),
+    /// Requests came.
+    Store,
+    /// Nothing is to be done.
+    Nothing,
 }
 
 /// The records of one request that must be stored before they count: synced, or handed to the operating system where that is enough. They are settled together, because the
@@ -80,9 +82,9 @@ pub(crate) enum Stored {
     /// All are durable.
     All,
     /// All but these items. The client is told which, and the books count them as dropped.
-    AllBut(ClassCounts),
+    AllBut(ClassCounts, NotStored),
     /// None is, and the request counts as refused.
-    Nothing,
+    Nothing(NotStored),
 }
 
 impl Append {
@@ -96,8 +98,9 @@ impl Append {
         Self { records: vec![record], is_rest_taken: false, done: None, _charge: Charge::default() }
     }
 
-    /// Reports each record to the engine and the result to who waits; `stored` says which records are durable, in their order.
-    pub(crate) fn settle(self, engine: &Engine, stored: &[bool]) {
+    /// Reports each record to the engine and the result to who waits; `stored` says which records are durable, in their order, and
+    /// `cause` why the others are not.
+    pub(crate) fn settle(self, engine: &Engine, stored: &[bool], cause: NotStored) {
         let is_stored = |position: usize| stored.get(position).copied().unwrap_or(false);
         let is_any_taken = self.is_rest_taken || stored.contains(&true);
         let mut lost = ClassCounts::default();
@@ -109,16 +112,16 @@ impl Append {
                 }
                 add(&mut lost, &record.counts);
                 if is_any_taken {
-                    pipeline.handle_store_dropped(now, record.id);
+                    pipeline.handle_store_dropped(now, record.id, cause);
                 } else {
-                    pipeline.handle_store_failed(now, record.id);
+                    pipeline.handle_store_failed(now, record.id, cause);
                 }
             }
         });
         let result = match (lost.total(), is_any_taken) {
             (0, _) => Stored::All,
-            (_, true) => Stored::AllBut(lost),
-            (_, false) => Stored::Nothing,
+            (_, true) => Stored::AllBut(lost, cause),
+            (_, false) => Stored::Nothing(cause),
         };
         if let Some(done) = self.done {
             // The request may have been cancelled; the engine knows what became of its records.
@@ -208,34 +211,51 @@ impl Storage {
     }
 
     /// Works until told to finish.
-    pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Job>, runtime: &Handle) {
+    pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Append>, runtime: &Handle) {
         let mut waiting = Vec::with_capacity(GROUP_MAX);
         loop {
-            // The queue does not end before `Finish`: the engine, which this thread shares, keeps a sender of it.
-            let pause = if self.is_verified { CHECKPOINT_EVERY } else { VERIFY_EVERY };
-            let got = runtime.block_on(async { tokio::time::timeout(pause, jobs.recv_many(&mut waiting, GROUP_MAX)).await });
+            let told = runtime.block_on(self.wait(&mut jobs, &mut waiting));
             // While the disk is left alone, that nothing breaks proves nothing.
             self.has_broken &= !self.may_try();
-            if got.is_ok() {
-                self.gather(&mut jobs, &mut waiting, runtime);
-            } else {
-                self.verify();
+            match told {
+                Told::Finish(done) => return self.finish(jobs, done, runtime),
+                Told::Store => self.gather(&mut jobs, &mut waiting, runtime),
+                Told::Nothing => self.verify(),
             }
-            let finish = self.work(&mut waiting);
+            self.work(&mut waiting);
             self.verify_under_load();
             self.step(Self::tend_quarantine);
-            if let Some(finish) = finish {
-                let durable = self.checkpoint();
-                // Nobody waits any more only when the process is being forced to end.
-                finish.send(durable).unwrap_or(());
-                return;
-            }
             self.checkpoint_if_due();
             // A thread that comes around and breaks each time does not go on: the watch over the process is to see it.
             if !self.has_broken {
                 self.board.storage_beat.store(unix_ms(), Ordering::Relaxed);
             }
         }
+    }
+
+    /// Waits for something to do. The queue does not end before the thread: the engine, which it shares, keeps a sender of it.
+    async fn wait(&self, jobs: &mut mpsc::Receiver<Append>, waiting: &mut Vec<Append>) -> Told {
+        let pause = if self.is_verified { CHECKPOINT_EVERY } else { VERIFY_EVERY };
+        tokio::select! {
+            biased;
+            done = self.engine.told_to_finish() => Told::Finish(done),
+            _ = jobs.recv_many(waiting, GROUP_MAX) => Told::Store,
+            () = tokio::time::sleep(pause) => Told::Nothing,
+        }
+    }
+
+    /// Writes the last checkpoint. It waits for no data: what is still in the queue was not acknowledged, for the drain has ended, and is
+    /// given back.
+    fn finish(mut self, mut jobs: mpsc::Receiver<Append>, done: oneshot::Sender<bool>, runtime: &Handle) {
+        jobs.close();
+        // Who holds a place fills it, or gives it up, without waiting for anything.
+        while let Some(append) = runtime.block_on(jobs.recv()) {
+            append.settle(&self.engine, &[], NotStored::Ended);
+        }
+        self.step(Self::tend_quarantine);
+        let is_durable = self.checkpoint();
+        // Nobody waits any more only when the process is being forced to end.
+        done.send(is_durable).unwrap_or(());
     }
 
     /// Takes one step; none if it ended in a panic.
@@ -268,7 +288,7 @@ impl Storage {
     }
 
     /// Waits for the company that the window expects.
-    fn gather(&self, jobs: &mut mpsc::Receiver<Job>, waiting: &mut Vec<Job>, runtime: &Handle) {
+    fn gather(&self, jobs: &mut mpsc::Receiver<Append>, waiting: &mut Vec<Append>, runtime: &Handle) {
         let deadline = tokio::time::Instant::now() + self.window.wait();
         while waiting.len() < GROUP_MAX && !self.is_group_full(waiting) {
             let places = GROUP_MAX - waiting.len();
@@ -279,42 +299,29 @@ impl Storage {
         }
     }
 
-    /// Whether a group goes at once. Who asks for the end does not wait.
-    fn is_group_full(&self, waiting: &[Job]) -> bool {
-        let mut bytes = 0;
-        for job in waiting {
-            match job {
-                Job::Append(append) => bytes += append.records.iter().map(|record| record.body.len()).sum::<usize>(),
-                Job::Finish(_) => return true,
-            }
-        }
+    /// Whether a group goes at once.
+    fn is_group_full(&self, waiting: &[Append]) -> bool {
+        let bytes = waiting.iter().flat_map(|append| &append.records).map(|record| record.body.len()).sum();
         self.window.is_enough(waiting.len(), bytes)
     }
 
-    /// Stores one group; returns who asked for the end, if anybody did.
-    fn work(&mut self, waiting: &mut Vec<Job>) -> Option<oneshot::Sender<bool>> {
-        let mut finish = None;
-        let mut group = Vec::with_capacity(waiting.len());
-        for job in waiting.drain(..) {
-            match job {
-                Job::Append(append) => group.push(append),
-                Job::Finish(done) => finish = Some(done),
-            }
+    /// Stores one group.
+    fn work(&mut self, waiting: &mut Vec<Append>) {
+        if waiting.is_empty() {
+            return;
         }
-        if !group.is_empty() {
-            // The final flush has no second chance: its records are tried whatever the disk said last.
-            let is_last_chance = group.iter().any(|append| append.done.is_none());
-            let stored = if self.may_try() || is_last_chance { self.try_append(&group) } else { Vec::new() };
-            let mut again = self.settle(group, &stored);
-            while !again.is_empty() {
-                // Nothing else is to be done: intake has ended, and what is settled meanwhile is in the last checkpoint.
-                std::thread::sleep(FLUSH_AGAIN_AFTER);
-                self.board.storage_beat.store(unix_ms(), Ordering::Relaxed);
-                let stored = self.try_append(&again);
-                again = self.settle(again, &stored);
-            }
+        let group = std::mem::replace(waiting, Vec::with_capacity(GROUP_MAX));
+        // The final flush has no second chance: its records are tried whatever the disk said last.
+        let is_last_chance = group.iter().any(|append| append.done.is_none());
+        let stored = if self.may_try() || is_last_chance { self.try_append(&group) } else { Vec::new() };
+        let mut again = self.settle(group, &stored);
+        while !again.is_empty() {
+            // Nothing else is to be done: intake has ended, and what is settled meanwhile is in the last checkpoint.
+            std::thread::sleep(FLUSH_AGAIN_AFTER);
+            self.board.storage_beat.store(unix_ms(), Ordering::Relaxed);
+            let stored = self.try_append(&again);
+            again = self.settle(again, &stored);
         }
-        finish
     }
 
     /// Appends; a group that breaks the thread is not stored, and the disk is left alone for a while, as after a fault of its own.
@@ -396,6 +403,8 @@ impl Storage {
     /// as the drain has time. When it has none the engine gives it up.
     fn settle(&mut self, group: Vec<Append>, stored: &[bool]) -> Vec<Append> {
         reach("storage.committed");
+        // A disk that works and did not take a record had no room for it.
+        let cause = if matches!(self.health, Health::Good) { NotStored::Full } else { NotStored::Fault };
         let is_flushing = self.engine.with(Pipeline::poll_phase) == Phase::Flushing;
         let (mut stored, mut again) = (stored, Vec::new());
         for append in group {
@@ -404,7 +413,7 @@ impl Storage {
             if is_flushing && append.done.is_none() && !own.contains(&true) {
                 again.push(append);
             } else {
-                append.settle(&self.engine, own);
+                append.settle(&self.engine, own, cause);
             }
         }
         reach("storage.settled");
@@ -571,7 +580,7 @@ mod tests {
             body: Bytes::from_static(b"acknowledged"),
         };
         let mut before = storage(directory.path(), engine.clone());
-        before.work(&mut vec![Job::Append(Append::flushed(record))]);
+        before.work(&mut vec![Append::flushed(record)]);
         // Named by a checkpoint, it is taken on trust at the next start.
         let mut checkpoint = engine.with(|pipeline, _| pipeline.checkpoint());
         checkpoint.stored[Class::High as usize].insert_range(1, 1);
@@ -602,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_takes_all_that_arrived_and_the_end_does_not_wait() {
+    fn a_group_takes_all_that_arrived() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let directory = tempfile::tempdir().expect("a directory");
         let mut storage = storage(directory.path(), Arc::new(Engine::new(spilling(), None)));
@@ -621,15 +630,45 @@ mod tests {
             }
         };
         for sequence in 2..=3 {
-            sender.try_send(Job::Append(Append::flushed(record(sequence)))).expect("there is a place");
+            sender.try_send(Append::flushed(record(sequence))).expect("there is a place");
         }
-        let mut waiting = vec![Job::Append(Append::flushed(record(1)))];
+        let mut waiting = vec![Append::flushed(record(1))];
         storage.gather(&mut jobs, &mut waiting, runtime.handle());
         assert_eq!(waiting.len(), 3);
-        let (done, _wait) = oneshot::channel();
-        let mut waiting = vec![Job::Finish(done)];
-        storage.gather(&mut jobs, &mut waiting, runtime.handle());
-        assert_eq!(waiting.len(), 1);
+    }
+
+    /// Has the engine take a request of one item that is to go to disk; what is to be appended, and who waits for it.
+    fn offered(engine: &Engine, origin: Origin, class: Class, body: Bytes) -> (Append, oneshot::Receiver<Stored>) {
+        let request = Request { signal: Signal::Logs, origin, counts: ClassCounts::of(class, 1), body };
+        let verdict = engine.with(|pipeline, now| pipeline.offer(now, 1, request));
+        let Verdict::Admitted(admission) = verdict else { panic!("the engine has room: {verdict:?}") };
+        let (done, wait) = oneshot::channel();
+        (Append { records: admission.persist, is_rest_taken: false, done: Some(done), _charge: Charge::default() }, wait)
+    }
+
+    #[test]
+    fn the_end_waits_for_nothing_in_the_queue_and_gives_it_back_before_the_last_checkpoint() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sender, jobs) = mpsc::channel(QUEUE_MAX);
+        let engine = Arc::new(Engine::new(mirroring(), Some(sender.clone())));
+        let storage = storage(directory.path(), engine.clone());
+        let mut waits = Vec::new();
+        for turn in 0..QUEUE_MAX {
+            let origin = if turn % 2 == 0 { Origin::Kernel } else { Origin::Client };
+            let (append, wait) = offered(&engine, origin, Class::High, Bytes::from_static(b"one"));
+            sender.try_send(append).unwrap_or_else(|_| panic!("there is a place"));
+            waits.push(wait);
+        }
+        let mut finished = engine.finish_storage();
+        storage.run(jobs, runtime.handle());
+        assert_eq!(finished.try_recv(), Ok(true));
+        assert!(waits.iter_mut().all(|wait| wait.try_recv() == Ok(Stored::Nothing(NotStored::Ended))));
+        let books = engine.with(|pipeline, _| pipeline.published().clone());
+        books.check().expect("the books hold");
+        let (cell, half) = (&books.inputs[Signal::Logs as usize][Class::High as usize], QUEUE_MAX as u64 / 2);
+        let counted = (cell.dropped[DropReason::ForcedShutdown as usize], cell.refused[RefuseReason::ShuttingDown as usize]);
+        assert_eq!((counted, cell.offered), ((half, half), 2 * half));
     }
 
     #[test]
@@ -659,7 +698,7 @@ mod tests {
         };
         let store = |storage: &mut Storage, records: Vec<Persist>| {
             let append = Append { records, is_rest_taken: false, done: None, _charge: Charge::default() };
-            storage.work(&mut vec![Job::Append(append)]);
+            storage.work(&mut vec![append]);
         };
         store(&mut storage, vec![record(Class::Critical)]);
         assert!((4096..4200).contains(&plain()), "{}", plain());
@@ -688,35 +727,27 @@ mod tests {
         };
         assert!(storage.checkpoint(), "a checkpoint needs no room");
         assert!(matches!(storage.health, Health::Failed { .. }), "and tells nothing of room for records");
-        storage.work(&mut vec![Job::Append(Append::flushed(record))]);
+        storage.work(&mut vec![Append::flushed(record)]);
         assert_eq!(storage.spool.read(id).expect("it is durable"), Bytes::from_static(b"acknowledged"));
         assert!(matches!(storage.health, Health::Good));
     }
 
     #[test]
     fn a_record_that_breaks_the_thread_is_refused_and_the_thread_goes_on() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
         let directory = tempfile::tempdir().expect("a directory");
         let engine = Arc::new(Engine::new(mirroring(), None));
         let storage = storage(directory.path(), engine.clone());
         let board = storage.board.clone();
         let (sender, jobs) = mpsc::channel(8);
-        let offer = |body: &'static [u8]| {
-            let counts = ClassCounts::of(Class::High, 1);
-            let request = pipeline::Request { signal: Signal::Logs, origin: Origin::Client, counts, body: Bytes::from_static(body) };
-            let verdict = engine.with(|pipeline, now| pipeline.offer(now, 1, request));
-            let Verdict::Admitted(admission) = verdict else { panic!("there is room: {verdict:?}") };
-            let (done, wait) = oneshot::channel();
-            let append = Append { records: admission.persist, is_rest_taken: false, done: Some(done), _charge: Charge::default() };
-            sender.try_send(Job::Append(append)).expect("there is a place");
-            wait
-        };
-        let mut broken = offer(BREAKS);
-        let (finish, mut finished) = oneshot::channel();
-        sender.try_send(Job::Finish(finish)).expect("there is a place");
-        storage.run(jobs, runtime.handle());
-        assert_eq!(broken.try_recv(), Ok(Stored::Nothing));
-        assert_eq!((finished.try_recv(), board.panics()), (Ok(true), vec![(STAGE, 1)]));
+        let (append, broken) = offered(&engine, Origin::Client, Class::High, Bytes::from_static(BREAKS));
+        sender.try_send(append).unwrap_or_else(|_| panic!("there is a place"));
+        let (broken, finished) = std::thread::scope(|scope| {
+            scope.spawn(|| storage.run(jobs, runtime.handle()));
+            (broken.blocking_recv(), engine.finish_storage().blocking_recv())
+        });
+        assert_eq!(broken, Ok(Stored::Nothing(NotStored::Fault)));
+        assert_eq!((finished, board.panics()), (Ok(true), vec![(STAGE, 1)]));
         let books = engine.with(|pipeline, _| pipeline.books().clone());
         books.check().expect("the books hold");
         assert_eq!(books.inputs[Signal::Logs as usize][Class::High as usize].refused[RefuseReason::HardLimit as usize], 1);
@@ -731,6 +762,10 @@ mod tests {
 
     /// Has a client send one request of 10 KB; what it is told.
     fn send(storage: &mut Storage, engine: &Engine, class: Class) -> Stored {
+        send_from(Origin::Client, storage, engine, class)
+    }
+
+    fn send_from(origin: Origin, storage: &mut Storage, engine: &Engine, class: Class) -> Stored {
         // Nothing that could be compressed.
         let mut state = 1_u64;
         let noise = std::iter::repeat_with(|| {
@@ -738,14 +773,10 @@ mod tests {
             (state >> 56) as u8
         });
         let body: Bytes = noise.take(10_000).collect();
-        let request = Request { signal: Signal::Logs, origin: Origin::Client, counts: ClassCounts::of(class, 1), body };
-        let verdict = engine.with(|pipeline, now| pipeline.offer(now, 1, request));
-        let Verdict::Admitted(admission) = verdict else { panic!("the engine has room: {verdict:?}") };
-        let (done, mut wait) = oneshot::channel();
-        let append = Append { records: admission.persist, is_rest_taken: false, done: Some(done), _charge: Charge::default() };
+        let (append, mut wait) = offered(engine, origin, class, body);
         // As if the last checkpoint had been long ago.
         storage.checkpointed = storage.checkpointed.checked_sub(FORCED_EVERY).expect("the machine is up for longer");
-        storage.work(&mut vec![Job::Append(append)]);
+        storage.work(&mut vec![append]);
         wait.try_recv().expect("it is told at once")
     }
 
@@ -757,6 +788,14 @@ mod tests {
         let taken = (0..).take_while(|_| send(&mut storage, &engine, Class::High) == Stored::All).count();
         assert!((20..50).contains(&taken), "{taken} of 10 KB in 512 KiB");
         assert!(matches!(storage.health, Health::Good), "it is no fault of the disk");
+        let full = Stored::Nothing(NotStored::Full);
+        assert_eq!(
+            (send(&mut storage, &engine, Class::High), send_from(Origin::Kernel, &mut storage, &engine, Class::High)),
+            (full.clone(), full)
+        );
+        let books = engine.with(|pipeline, _| pipeline.books().clone());
+        let cell = &books.inputs[Signal::Logs as usize][Class::High as usize];
+        assert_eq!((cell.dropped[DropReason::DiskFull as usize], cell.refused[RefuseReason::HardLimit as usize]), (1, 2));
         let destination = DestinationIndex(0);
         while let Some(sent) = engine.with(|pipeline, now| pipeline.poll_send(now, destination)) {
             engine.with(|pipeline, now| pipeline.handle_outcome(now, destination, sent.id, Outcome::Delivered));
@@ -828,7 +867,7 @@ mod tests {
             assert_eq!(engine.with(Pipeline::poll_phase), Phase::Flushing);
             std::fs::remove_dir_all(&path).expect("it is there");
             let records = engine.with(|pipeline, now| pipeline.poll_flush(now, 256));
-            let mut waiting = records.into_iter().map(|record| Job::Append(Append::flushed(record))).collect();
+            let mut waiting = records.into_iter().map(Append::flushed).collect();
             std::thread::scope(|scope| {
                 let board = storage.board.clone();
                 let path = &path;
@@ -856,7 +895,7 @@ mod tests {
         assert_eq!(admission.persist.len(), 2);
         let (done, mut wait) = oneshot::channel();
         let append = Append { records: admission.persist, is_rest_taken: false, done: Some(done), _charge: Charge::default() };
-        append.settle(&engine, &[durable > 0, durable > 1]);
+        append.settle(&engine, &[durable > 0, durable > 1], NotStored::Fault);
         let books = engine.with(|pipeline, _| pipeline.books().clone());
         books.check().expect("the books hold");
         (books, wait.try_recv().expect("it is told at once"))
@@ -865,7 +904,7 @@ mod tests {
     #[test]
     fn a_request_that_is_stored_in_part_is_accepted_but_for_the_rest() {
         let (books, told) = store_in_part(1);
-        assert_eq!(told, Stored::AllBut(ClassCounts::of(Class::Normal, 5)));
+        assert_eq!(told, Stored::AllBut(ClassCounts::of(Class::Normal, 5), NotStored::Fault));
         let cell = &books.inputs[Signal::Logs as usize][Class::Normal as usize];
         assert_eq!((cell.received, cell.dropped[DropReason::DiskError as usize], cell.refused), (5, 5, Default::default()));
     }
@@ -873,7 +912,7 @@ mod tests {
     #[test]
     fn a_request_of_which_nothing_is_stored_is_refused_as_a_whole() {
         let (books, told) = store_in_part(0);
-        assert_eq!(told, Stored::Nothing);
+        assert_eq!(told, Stored::Nothing(NotStored::Fault));
         let refused = |class: Class| books.inputs[Signal::Logs as usize][class as usize].refused[RefuseReason::HardLimit as usize];
         assert_eq!((refused(Class::High), refused(Class::Normal)), (5, 5));
     }

@@ -82,6 +82,38 @@ pub struct Persist {
     pub body: Bytes,
 }
 
+/// Why a record that was to be durable is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotStored {
+    /// The spool's files take up all they may.
+    Full,
+    /// The disk failed, or is left alone because it did.
+    Fault,
+    /// The process ends, and does not wait for it.
+    Ended,
+}
+
+impl NotStored {
+    /// Why it is dropped if it cannot be refused.
+    #[must_use]
+    pub const fn drop_reason(self) -> DropReason {
+        match self {
+            Self::Full => DropReason::DiskFull,
+            Self::Fault => DropReason::DiskError,
+            Self::Ended => DropReason::ForcedShutdown,
+        }
+    }
+
+    /// Why it is refused if it can be.
+    #[must_use]
+    pub const fn refuse_reason(self) -> RefuseReason {
+        match self {
+            Self::Full | Self::Fault => RefuseReason::HardLimit,
+            Self::Ended => RefuseReason::ShuttingDown,
+        }
+    }
+}
+
 /// Why nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {

@@ -9,7 +9,7 @@ use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 use crate::checkpoint::CHECKPOINT_RANGES_MAX;
 use crate::engine::{Entry, Place, Storing};
 use crate::space::{Placement, Size, Space, is_low};
-use crate::{Acknowledge, Admission, Origin, Part, Persist, Phase, Pipeline, RecordId, Refusal, Request, Verdict, jitter};
+use crate::{Acknowledge, Admission, NotStored, Origin, Part, Persist, Phase, Pipeline, RecordId, Refusal, Request, Verdict, jitter};
 
 /// Pause asked of a client while the agent ends: its successor needs about that long.
 const SHUTDOWN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
@@ -165,32 +165,32 @@ impl Pipeline {
         self.is_dirty = true;
     }
 
-    /// The spool could not make a record durable: its room is returned. A client is to be told `HardLimit`; what the kernel
-    /// gave, and what the final flush gave, is dropped as `DiskError`.
-    pub fn handle_store_failed(&mut self, now: Duration, id: RecordId) {
-        self.store_failed(now, id, None);
+    /// The spool did not make a record durable: its room is returned. A client is to be told what the cause says; what the kernel
+    /// gave, and what the final flush gave, is dropped for its reason.
+    pub fn handle_store_failed(&mut self, now: Duration, id: RecordId, cause: NotStored) {
+        self.store_failed(now, id, None, cause);
     }
 
     /// As [`Self::handle_store_failed`], for a record whose request cannot be refused any more because another part of it was
-    /// taken: it was received, and is dropped as `DiskError`. The client is to be told by partial success.
-    pub fn handle_store_dropped(&mut self, now: Duration, id: RecordId) {
-        self.store_failed(now, id, Some(Origin::Kernel));
+    /// taken: it was received, and is dropped. The client is to be told by partial success.
+    pub fn handle_store_dropped(&mut self, now: Duration, id: RecordId, cause: NotStored) {
+        self.store_failed(now, id, Some(Origin::Kernel), cause);
     }
 
     /// `as_if` overrules where the record came from: what cannot be refused is treated as the kernel's.
-    fn store_failed(&mut self, now: Duration, id: RecordId, as_if: Option<Origin>) {
+    fn store_failed(&mut self, now: Duration, id: RecordId, as_if: Option<Origin>, cause: NotStored) {
         self.observe(now);
         let Some(Storing { entry, origin, .. }) = self.storing[id.class].remove(&id.sequence) else {
             if self.lanes[id.class].entries.get(&id.sequence).is_some_and(|entry| entry.place == Place::Flushing) {
-                self.give_up(id, DropReason::DiskError);
+                self.give_up(id, cause.drop_reason());
             }
             return;
         };
         match as_if.unwrap_or(origin) {
-            Origin::Client | Origin::ClientOf(_) => self.books.refuse(entry.signal, &entry.counts, RefuseReason::HardLimit),
+            Origin::Client | Origin::ClientOf(_) => self.books.refuse(entry.signal, &entry.counts, cause.refuse_reason()),
             Origin::Kernel => {
                 self.books.receive(entry.signal, &entry.counts);
-                self.books.drop_at_intake(entry.signal, &entry.counts, DropReason::DiskError);
+                self.books.drop_at_intake(entry.signal, &entry.counts, cause.drop_reason());
             }
         }
         if entry.body.is_some() {

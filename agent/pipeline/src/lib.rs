@@ -11,7 +11,7 @@
 //! # The shell's duties
 //!
 //! `offer` a request (cut it by class and `offer_parts` if told `Split`); make what is in `Admission::persist` durable and
-//! report `handle_stored` or `handle_store_failed`, from the thread that synced; for each destination call `poll_send` until
+//! report `handle_stored` or `handle_store_failed` (and why), from the thread that synced; for each destination call `poll_send` until
 //! it has nothing, after every event and at `poll_timeout`, and report each with `handle_outcome`, or with `handle_slice_outcome`
 //! where a part was asked for; with a disk, copy out what `poll_set_aside` gives and report `handle_set_aside`; while
 //! `is_checkpoint_due`, persist `checkpoint()` five times a second and report `handle_checkpointed`. Told to end: `handle_shutdown`,
@@ -132,8 +132,8 @@ pub use config::{Acknowledge, BufferMode, ClassPolicy, Config, Delivery, Destina
 pub use dispatch::{REPLAY_SPREAD, SERVER_PAUSE_MAX};
 pub use engine::Pipeline;
 pub use exchange::{
-    Admission, Checkpoint, Circuit, DestinationGauge, Gauges, Origin, Outcome, Part, Persist, Phase, Progress, Recovered, Refusal, Request,
-    Send, TenantGauge, Verdict,
+    Admission, Checkpoint, Circuit, DestinationGauge, Gauges, NotStored, Origin, Outcome, Part, Persist, Phase, Progress, Recovered,
+    Refusal, Request, Send, TenantGauge, Verdict,
 };
 pub use limit::LIMIT_DWELL;
 pub use quarantine::{Copied, Quarantined, SetAside};

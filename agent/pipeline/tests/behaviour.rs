@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use pipeline::{
     Acknowledge, BufferMode, Circuit, ClassPolicy, Config, Delivery, DestinationConfig, DestinationIndex, LIMIT_DWELL, MemoryLimits,
-    OnFull, OnRemoved, Origin, Outcome, Part, Phase, Pipeline, REPLAY_SPREAD, RecordId, Recovered, Refusal, Request, RetryPolicy, Stored,
-    Verdict,
+    NotStored, OnFull, OnRemoved, Origin, Outcome, Part, Phase, Pipeline, REPLAY_SPREAD, RecordId, Recovered, Refusal, Request,
+    RetryPolicy, Stored, Verdict,
 };
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
@@ -231,13 +231,33 @@ fn a_mirrored_record_counts_and_moves_only_once_it_is_durable() {
     let Verdict::Admitted(admission) = offer(&mut engine, Class::High, 100) else { panic!("refused") };
     assert_eq!(engine.poll_send(Duration::ZERO, FIRST), None);
     assert_eq!(engine.books().inputs[0][1].received, 0);
-    engine.handle_store_failed(Duration::ZERO, admission.persist[0].id);
+    engine.handle_store_failed(Duration::ZERO, admission.persist[0].id, NotStored::Fault);
     assert_eq!(engine.books().inputs[0][1].refused[RefuseReason::HardLimit.index()], 10);
     assert_eq!((engine.gauges().memory_bytes, engine.gauges().disk_bytes), (0, 0));
     put(&mut engine, Class::High, 100);
     let send = engine.poll_send(Duration::ZERO, FIRST).unwrap();
     assert_eq!((send.body.map(|body| body.len()), send.attempt), (Some(100), 1));
     assert_eq!(engine.books().inputs[0][1].received, 10);
+}
+
+#[test]
+fn what_is_not_stored_is_refused_or_dropped_for_what_kept_it_from_the_disk() {
+    let causes = [
+        (NotStored::Full, DropReason::DiskFull, RefuseReason::HardLimit),
+        (NotStored::Fault, DropReason::DiskError, RefuseReason::HardLimit),
+        (NotStored::Ended, DropReason::ForcedShutdown, RefuseReason::ShuttingDown),
+    ];
+    for (cause, dropped, refused) in causes {
+        let mut engine = Pipeline::new(config(BufferMode::Mirror, &["only"]), None);
+        for origin in [Origin::Kernel, Origin::Client] {
+            let request = Request { origin, ..request(Class::High, 10, 100) };
+            let Verdict::Admitted(admission) = engine.offer(Duration::ZERO, 1, request) else { panic!("refused") };
+            engine.handle_store_failed(Duration::ZERO, admission.persist[0].id, cause);
+        }
+        let cell = &engine.books().inputs[0][1];
+        assert_eq!((cell.dropped[dropped.index()], cell.refused[refused.index()], cell.received), (10, 10, 10));
+        engine.check_held().unwrap();
+    }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::{
-    Acknowledge, BufferMode, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, OnFull, OnRemoved,
-    Origin, Outcome, Phase, Pipeline, RecordId, Request, RetryPolicy, Verdict,
+    Acknowledge, BufferMode, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, MemoryLimits, NotStored, OnFull,
+    OnRemoved, Origin, Outcome, Phase, Pipeline, RecordId, Request, RetryPolicy, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, RefuseReason, Signal};
@@ -95,7 +95,7 @@ fn has_stopped(engine: &mut Pipeline, now: Duration, hand: &InHand) {
     assert_eq!(engine.checkpoint().volatile_ceiling, 0, "memory alone holds something");
     engine.check_held().unwrap();
     for (turn, &id) in hand.storing.iter().enumerate() {
-        if turn % 2 == 0 { engine.handle_stored(now, id) } else { engine.handle_store_failed(now, id) }
+        if turn % 2 == 0 { engine.handle_stored(now, id) } else { engine.handle_store_failed(now, id, NotStored::Fault) }
     }
     for (destination, id) in &hand.sent {
         engine.handle_outcome(now, *destination, *id, Outcome::Delivered);

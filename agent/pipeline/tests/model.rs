@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pipeline::{
     Acknowledge, BufferMode, Checkpoint, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, IdRanges,
-    MemoryLimits, OnFull, OnRemoved, Origin, Outcome, Part, Persist, Phase, Pipeline, Quarantined, RecordId, Recovered, Request,
+    MemoryLimits, NotStored, OnFull, OnRemoved, Origin, Outcome, Part, Persist, Phase, Pipeline, Quarantined, RecordId, Recovered, Request,
     RetryPolicy, Send, SetAside, Standing, Stored, Verdict,
 };
 use proptest::prelude::*;
@@ -384,7 +384,7 @@ impl World {
 
     fn fail_store(&mut self, nth: usize) {
         let persist = self.pending.remove(nth);
-        self.engine.handle_store_failed(self.now, persist.id);
+        self.engine.handle_store_failed(self.now, persist.id, NotStored::Fault);
     }
 
     fn send(&mut self, destination: usize) {

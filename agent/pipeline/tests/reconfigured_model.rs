@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use pipeline::{
     Acknowledge, Books, BufferMode, Checkpoint, ClassPolicy, Config, Copied, Delivery, DestinationConfig, DestinationIndex, MemoryLimits,
-    OnFull, OnRemoved, Origin, Outcome, Part, Persist, Phase, Pipeline, Quarantined, ReconfigureError, RecordId, Recovered, Request,
-    RetryPolicy, Send, SetAside, Stored, Verdict,
+    NotStored, OnFull, OnRemoved, Origin, Outcome, Part, Persist, Phase, Pipeline, Quarantined, ReconfigureError, RecordId, Recovered,
+    Request, RetryPolicy, Send, SetAside, Stored, Verdict,
 };
 use proptest::prelude::*;
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
@@ -279,7 +279,7 @@ impl World {
             }
             Step::StoreFailed(nth) if nth < self.pending.len() => {
                 let persist = self.pending.remove(nth);
-                self.engine.handle_store_failed(self.now, persist.id);
+                self.engine.handle_store_failed(self.now, persist.id, NotStored::Fault);
                 self.needs.remove(&persist.id);
             }
             Step::Send(nth) => self.send(NAMES[nth]),

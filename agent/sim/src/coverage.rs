@@ -63,6 +63,7 @@ sometimes! {
     KernelDropped = "items of the kernel found no room",
     SplitByClass = "a mixed request was cut by class",
     NotSplit = "a mixed request was taken whole",
+    EndedUnstored = "an end gave back what waited for the disk",
     StorageQueueFull = "a request waited for a place in the storage queue",
     PeerSlow = "a destination was slow",
     PeerDead = "a destination was dead",

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use otlp::{Limits, Rules};
-use pipeline::{Admission, Origin, Part, Persist, RECORD_DISK_BYTES, Verdict};
+use pipeline::{Admission, NotStored, Origin, Part, Persist, RECORD_DISK_BYTES, Verdict};
 use vocabulary::{Class, ClassCounts, RefuseReason, Signal};
 
 use crate::coverage::Sometimes;
@@ -210,8 +210,8 @@ impl World {
         process.enqueue(Job { records: admission.persist, is_rest_taken, waiter: Some(waiter) });
     }
 
-    /// The records of a job are durable, or some are, or none.
-    pub(crate) fn settle_job(&mut self, job: Job, stored: &[bool]) {
+    /// The records of a job are durable, or some are, or none; `cause` says why the others are not.
+    pub(crate) fn settle_job(&mut self, job: Job, stored: &[bool], cause: NotStored) {
         let now = self.engine_now();
         let is_any_taken = job.is_rest_taken || stored.contains(&true);
         let (mut durable, mut buffered, mut lost) = (ClassCounts::default(), ClassCounts::default(), ClassCounts::default());
@@ -230,8 +230,8 @@ impl World {
             }
             match (is_stored, is_any_taken) {
                 (true, _) => process.pipeline.handle_stored(now, record.id),
-                (false, true) => process.pipeline.handle_store_dropped(now, record.id),
-                (false, false) => process.pipeline.handle_store_failed(now, record.id),
+                (false, true) => process.pipeline.handle_store_dropped(now, record.id, cause),
+                (false, false) => process.pipeline.handle_store_failed(now, record.id, cause),
             }
             self.oracle.note_stored(record, is_stored);
             if !is_flush {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use otlp::Rules;
-use pipeline::{Checkpoint, Copied, Quarantined, RECORD_DISK_BYTES, SetAside};
+use pipeline::{Checkpoint, Copied, NotStored, Quarantined, RECORD_DISK_BYTES, SetAside};
 use spool::Append;
 use vocabulary::DropReason;
 
@@ -58,6 +58,7 @@ impl World {
     /// Takes up the next work, if the thread has none.
     pub(crate) fn begin_storage_work(&mut self) {
         let now = self.now;
+        self.give_back_what_waits_at_the_end();
         self.fill_places();
         self.copy_bad_items();
         let Some(process) = &mut self.process else { return };
@@ -66,7 +67,7 @@ impl World {
         if storage.finish == Finish::Done || storage.work.is_some() {
             return;
         }
-        let is_last = storage.finish == Finish::Asked && storage.queue.is_empty();
+        let is_last = storage.finish == Finish::Asked;
         let is_time = now >= storage.checkpointed + CHECKPOINT_EVERY && storage.health.may_try(now);
         if is_last || (is_due && is_time) {
             self.write_checkpoint();
@@ -78,6 +79,16 @@ impl World {
             let at = now + CHECKPOINT_EVERY;
             storage.ticks_at = Some(at);
             self.agenda.plan(at, Event::Wake { life: self.lives });
+        }
+    }
+
+    /// Told to end, the thread waits for nothing in its queue.
+    fn give_back_what_waits_at_the_end(&mut self) {
+        let storage = self.process.as_mut().and_then(|process| process.storage.as_mut());
+        let Some(storage) = storage.filter(|storage| storage.finish == Finish::Asked && storage.work.is_none()) else { return };
+        for job in std::mem::take(&mut storage.queue) {
+            self.coverage.note(Sometimes::EndedUnstored);
+            self.settle_job(job, &[], NotStored::Ended);
         }
     }
 
@@ -230,7 +241,7 @@ impl World {
                 for job in jobs {
                     let (own, others) = stored.split_at_checked(job.records.len()).unwrap_or_default();
                     stored = others;
-                    self.settle_job(job, own);
+                    self.settle_job(job, own, NotStored::Fault);
                 }
             }
             Some(Work::Checkpoint(checkpoint)) => self.end_checkpoint(checkpoint),
