@@ -524,6 +524,11 @@ impl Destination {
         self.is_in_flight(id) || self.aside(id).is_some()
     }
 
+    /// Whether a record that is unsettled here waits for it, and not for the shell or for the disk its bad items are copied to.
+    pub(crate) fn is_awaited_by(&self, id: RecordId) -> bool {
+        !self.is_in_flight(id) && !self.aside.contains_key(&id)
+    }
+
     /// Whether the record was handed out before, and waits.
     pub(crate) fn is_retrying(&self, id: RecordId) -> bool {
         let is_alone = self.resting.contains_key(&id) || self.is_searched(id);
@@ -553,7 +558,7 @@ impl Destination {
         self.places > 0
     }
 
-    const fn failures(&self) -> u32 {
+    pub(crate) const fn failures(&self) -> u32 {
         match self.health {
             Health::Closed => 0,
             Health::Open { failures, .. } | Health::HalfOpen { failures, .. } => failures,

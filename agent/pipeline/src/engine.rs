@@ -15,6 +15,7 @@ use crate::eviction::Searched;
 use crate::expiry::Expiry;
 use crate::lifecycle::{Lifecycle, Remaining};
 use crate::moves::{HeldState, Settlement};
+use crate::outage::Outages;
 use crate::per_class::PerClass;
 use crate::sorted::SortedMap;
 use crate::space::{Size, Space, on_disk};
@@ -91,6 +92,7 @@ pub struct Pipeline {
     /// Bits of the configured ones.
     pub(crate) configured: u16,
     pub(crate) searched: Searched,
+    pub(crate) outages: Outages,
     pub(crate) drain: DrainRate,
     pub(crate) expiry: Expiry,
     pub(crate) refusals: u64,
@@ -135,6 +137,7 @@ impl Pipeline {
             configured: destinations.iter().fold(0, |bits, destination| bits | destination.bit),
             destinations,
             searched: Searched::default(),
+            outages: Outages::default(),
             drain: DrainRate::default(),
             expiry: Expiry::new(config.max_age, 0),
             refusals: 0,
@@ -270,11 +273,12 @@ impl Pipeline {
         self.config.mode != BufferMode::Memory
     }
 
-    /// Time never runs backwards in here, and makes what waits too old.
+    /// Time never runs backwards in here, and makes what waits too old, or due to be looked at.
     pub(crate) fn observe(&mut self, now: Duration) {
         self.now = self.now.max(now);
         self.space.observe(self.now);
         self.drop_expired();
+        self.look_at_outages();
     }
 
     /// Bits of the destinations that take the signal.
@@ -307,6 +311,7 @@ impl Pipeline {
                 continue;
             }
             self.searched.look_again(index, id);
+            self.outages.look_again(index, id);
             book.take_on(entry.signal, &entry.counts, state);
             destination.enqueue(id);
             if entry.place == Place::Memory {

@@ -65,7 +65,9 @@
 //!   start there is no place for what it held, which is dropped as `ConfigRemoved`. Records on disk at most `Config::disk_records_max`; in-flight records per destination at most its
 //!   window, and one while it fails. Everything else is bounded by the room above.
 //! - `Pipeline::check` holds after every call. A record is settled once per destination. An id is never used twice.
-//! - A retry deadline counts from a record's receipt, or from the start of this process if that is later. The age limit counts from the
+//! - A retry deadline counts from a record's receipt, or from the start of this process if that is later. What waits past it is dropped
+//!   after a try of its destination failed, its own or another record's, in groups of 256 per call; what an answer finds waiting is
+//!   sent, however old. The age limit counts from the
 //!   receipt: before this process by the wall clock, of which a step makes what waited on disk older or younger once. What is on its
 //!   way is not dropped for its age, and neither is what the final flush saves.
 //! - What memory alone may lose in a crash is bounded before it is accepted: memory-only intake in mode `Spill` waits for the
@@ -80,6 +82,8 @@
 //! - With a disk the bad items are copied out (`poll_set_aside`) before the record settles, and are held as quarantined, which blocks
 //!   no drain and pins nothing. A crash between the copy and the checkpoint costs nothing: the file settles the record.
 //! - A record that the shell's own code breaks over twice is kept from breaking it again: it is set aside as `Undecodable`.
+//! - From the third failed volley on, bodies that are on disk leave memory, in groups of 256 per call, where every destination that needs
+//!   them fails: memory is for what comes in.
 //! - What waited through an outage of 5 s or more, or through a start, is backlog, and what came in since is live. Within a class the two
 //!   are told apart, and between classes the lanes decide: a backlog is sent beside live traffic at the pace that `governor` states, in at
 //!   most half of the window, and freely without live traffic or while the engine ends. After an outage it begins within
@@ -108,6 +112,7 @@ mod lanes;
 mod lifecycle;
 mod limit;
 mod moves;
+mod outage;
 mod per_class;
 mod poison;
 mod quarantine;

@@ -64,7 +64,8 @@ impl Pipeline {
         let took: Vec<_> = self.destinations.iter().map(|destination| Signal::ALL.map(|signal| destination.takes(signal))).collect();
         let is_reweighed = config.classes != self.config.classes;
         self.config = config;
-        for destination in &mut self.destinations {
+        for (index, destination) in self.destinations.iter_mut().enumerate() {
+            self.outages.forget(index);
             let configured = self.config.destinations.iter().find(|configured| configured.name == destination.name);
             match configured {
                 Some(configured) => destination.obey(self.now, configured, &self.lanes),
@@ -212,6 +213,7 @@ impl Pipeline {
         let kept = books.iter().skip(removed).position(|book| book.name == config.name);
         let book = kept.map_or_else(|| DestinationBook::new(&config.name), |position| books.remove(removed + position));
         self.searched.forget(index);
+        self.outages.forget(index);
         if let Some(slot) = self.destinations.get_mut(index) {
             *slot = destination;
             if let Some(slot) = books.get_mut(index) {

@@ -68,11 +68,14 @@ impl Pipeline {
                 let after = if let Outcome::Retry { after } = outcome { after } else { None };
                 state.note_failure(self.now, flight, after);
                 let entry = self.lanes[id.class].entries.get(&id.sequence);
-                if entry.is_some_and(|entry| !state.is_past_deadline(self.now, entry)) {
+                let may_wait = entry.is_some_and(|entry| !state.is_past_deadline(self.now, entry));
+                if may_wait {
                     state.requeue(id, flight);
-                    return self.wait_again(index, id);
+                    self.wait_again(index, id);
+                } else {
+                    self.settle(index, id, HeldState::InFlight, Settlement::Dropped(DropReason::RetryExhausted));
                 }
-                DropReason::RetryExhausted
+                return self.note_outage(index);
             }
         };
         self.settle(index, id, HeldState::InFlight, Settlement::Dropped(reason));
@@ -135,6 +138,7 @@ impl Pipeline {
     fn wait_again(&mut self, index: usize, id: RecordId) {
         self.is_dirty = true;
         self.searched.look_again(index, id);
+        self.outages.look_again(index, id);
         let Some(entry) = self.lanes[id.class].entries.get(&id.sequence) else { return };
         if let Some(book) = self.books.destinations.get_mut(index) {
             book.shift(entry.signal, &entry.counts, HeldState::InFlight, HeldState::WaitingRetry);
@@ -158,7 +162,7 @@ impl Pipeline {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let pauses = self.destinations.iter().filter_map(|destination| destination.wake_at());
         let pause = if self.lifecycle.may_send() { pauses.min() } else { None };
-        [pause, self.space.wake_at(), self.lifecycle.wake_at(), self.next_expiry()].into_iter().flatten().min()
+        [pause, self.space.wake_at(), self.lifecycle.wake_at(), self.next_expiry(), self.next_look()].into_iter().flatten().min()
     }
 
     /// Moves the phase on as far as time and work allow, and tells it. At the end nothing is held in memory alone.

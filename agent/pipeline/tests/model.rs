@@ -152,6 +152,14 @@ fn config(mode: BufferMode, policy: Policy) -> Config {
     }
 }
 
+/// Items that a destination dropped for want of disk, held ones and new ones, and those it dropped at the retry deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct CrowdedOut {
+    evicted: u64,
+    skipped: u64,
+    exhausted: u64,
+}
+
 /// The outside world, and what it was promised.
 struct World {
     mode: BufferMode,
@@ -176,8 +184,8 @@ struct World {
     settled: BTreeSet<(usize, RecordId)>,
     /// Items of records on their way in slices that were answered for, and are not crowded out with the rest.
     sliced: BTreeMap<(usize, RecordId), u64>,
-    /// Items dropped by each destination for want of disk, as far as `settled` knows: held ones, and new ones.
-    crowded_out: [(u64, u64); DESTINATIONS],
+    /// Items dropped by each destination without an answer, as far as `settled` knows.
+    crowded_out: [CrowdedOut; DESTINATIONS],
     /// Files in quarantine, and those that were taken out, with the checkpoint that is to count it.
     quarantine: BTreeMap<(usize, RecordId), Quarantined>,
     taken_out: Vec<(u64, (usize, RecordId), Quarantined)>,
@@ -226,7 +234,7 @@ impl World {
             in_flight: Default::default(),
             settled: BTreeSet::new(),
             sliced: BTreeMap::new(),
-            crowded_out: [(0, 0); DESTINATIONS],
+            crowded_out: Default::default(),
             quarantine: BTreeMap::new(),
             taken_out: Vec::new(),
             offered: [0; 4],
@@ -294,23 +302,28 @@ impl World {
         self.settled.extend(late.flat_map(|id| (0..DESTINATIONS).map(move |destination| (destination, id))));
     }
 
-    /// Items that destinations dropped because their share of the disk was full.
-    fn crowded_out_by_books(books: &pipeline::Books) -> [(u64, u64); DESTINATIONS] {
+    /// Items that destinations dropped because their share of the disk was full, or at their deadline.
+    fn crowded_out_by_books(books: &pipeline::Books) -> [CrowdedOut; DESTINATIONS] {
         let dropped = |destination: usize, reason: DropReason| {
             books.destinations[destination].cells.iter().flatten().map(|cell| cell.dropped[reason.index()]).sum()
         };
-        std::array::from_fn(|destination| (dropped(destination, DropReason::Evicted), dropped(destination, DropReason::DiskFull)))
+        std::array::from_fn(|destination| CrowdedOut {
+            evicted: dropped(destination, DropReason::Evicted),
+            skipped: dropped(destination, DropReason::DiskFull),
+            exhausted: dropped(destination, DropReason::RetryExhausted),
+        })
     }
 
     /// What was evicted is what the checkpoint calls settled and no answer settled: exactly as many items as the books say, and
-    /// none while a lower class of the same destination waits on disk.
+    /// none while a lower class of the same destination waits on disk. What was dropped at its deadline may have been on its way, or in
+    /// memory alone.
     fn see_who_was_crowded_out(&mut self) {
         let now = Self::crowded_out_by_books(self.engine.books());
         if now == self.crowded_out {
             return;
         }
         let checkpoint = self.engine.checkpoint();
-        for (destination, ((evicted, skipped), (evicted_before, skipped_before))) in now.into_iter().zip(self.crowded_out).enumerate() {
+        for (destination, (now, before)) in now.into_iter().zip(self.crowded_out).enumerate() {
             let settled = &checkpoint.settled[destination].1;
             let is_gone = |record: &&Stored| {
                 is_routed(destination, record.signal)
@@ -320,10 +333,12 @@ impl World {
             let gone: Vec<Stored> = self.disk.values().filter(is_gone).cloned().collect();
             let answered = |record: &Stored| self.sliced.get(&(destination, record.id)).copied().unwrap_or(0);
             let items: u64 = gone.iter().map(|record| record.counts.total() - answered(record)).sum();
-            assert_eq!(items, evicted + skipped - evicted_before - skipped_before, "books and settled ids differ: {gone:?}");
-            assert!(self.policy.evicts(destination) || evicted == 0, "{gone:?} was evicted against the policy");
+            let crowded_out = now.evicted + now.skipped - before.evicted - before.skipped;
+            let exhausted = now.exhausted - before.exhausted;
+            assert!((crowded_out..=crowded_out + exhausted).contains(&items), "books and settled ids differ: {gone:?}");
+            assert!(self.policy.evicts(destination) || now.evicted == 0, "{gone:?} was evicted against the policy");
             self.settled.extend(gone.iter().map(|record| (destination, record.id)));
-            if evicted == evicted_before {
+            if now.evicted == before.evicted || exhausted > 0 {
                 continue;
             }
             let least = self.disk.values().filter(|record| is_routed(destination, record.signal)).filter(|record| {
@@ -641,6 +656,7 @@ impl World {
                 }
             }
             is_idle &= !self.set_aside(Copied::Stored, true);
+            self.see_who_was_crowded_out();
             self.verify();
             if is_idle {
                 let Some(wake) = self.engine.poll_timeout() else { break };
