@@ -412,12 +412,15 @@ fn an_unexplained_failure_is_the_destination_s_until_it_takes_others_between_fou
     let mut engine = memory();
     put(&mut engine, Class::Normal, 10);
     let mut now = Duration::ZERO;
+    let taken = engine.poll_send(now, FIRST).unwrap();
+    engine.handle_outcome(now, FIRST, taken.id, Outcome::Delivered);
+    put(&mut engine, Class::Normal, 10);
     for _ in 0..40 {
         let send = engine.poll_send(now, FIRST).unwrap();
         engine.handle_outcome(now, FIRST, send.id, Outcome::Failed);
         now = engine.poll_timeout().unwrap();
     }
-    assert_eq!(dropped(&engine, 0, DropReason::Rejected), 0, "a destination that takes nothing proves nothing against a record");
+    assert_eq!(dropped(&engine, 0, DropReason::Rejected), 0, "a destination that takes nothing more proves nothing against a record");
     let chokes_on = engine.poll_send(now, FIRST).unwrap().id;
     engine.handle_outcome(now, FIRST, chokes_on, Outcome::Failed);
     for _ in 0..20 {
@@ -430,7 +433,7 @@ fn an_unexplained_failure_is_the_destination_s_until_it_takes_others_between_fou
         };
         engine.handle_outcome(now, FIRST, send.id, if send.id == chokes_on { Outcome::Failed } else { Outcome::Delivered });
     }
-    assert_eq!((dropped(&engine, 0, DropReason::Rejected), delivered(&engine, 0)), (10, 200));
+    assert_eq!((dropped(&engine, 0, DropReason::Rejected), delivered(&engine, 0)), (10, 210));
 }
 
 #[test]
