@@ -14,7 +14,7 @@ use crate::moves::{Rest as Remains, Settlement};
 use crate::per_class::PerClass;
 use crate::poison::Answer;
 use crate::quarantine::FoundBad;
-use crate::queue::{Oldest, Part, Queue};
+use crate::queue::{Part, Queue};
 use crate::sorted::SortedMap;
 use crate::suspects::Suspects;
 use crate::{Circuit, Config, Delivery, DestinationConfig, DestinationGauge, Progress, RecordId, RetryPolicy, jitter};
@@ -240,18 +240,20 @@ impl Destination {
         // Of a destination that fails, every other probe is a fresh record, so that one record it chokes on cannot stop the rest.
         let fresh_first = self.failures() % 2 == 1;
         let may_replay = self.may_replay(now, lanes, is_ending);
-        let (mut parts, mut heads) = (PerClass([Part::Live; Class::COUNT]), PerClass([None; Class::COUNT]));
+        let mut candidates = PerClass([None; Class::COUNT]);
+        let mut heads = PerClass([None; Class::COUNT]);
         for class in Class::ALL {
             let (queue, lane) = (&mut self.queues[class], &lanes[class]);
             let backlog = if may_replay { queue.oldest(lane, self.bit, Part::Backlog, fresh_first) } else { None };
-            parts[class] = if backlog.is_some() { Part::Backlog } else { Part::Live };
-            let oldest = backlog.or_else(|| queue.oldest(lane, self.bit, Part::Live, fresh_first));
-            heads[class] = oldest.map(|oldest| Head { bytes: u64::from(oldest.bytes), age: now.saturating_sub(oldest.arrived) });
+            let is_replay = backlog.is_some();
+            let Some((sequence, tries, entry)) = backlog.or_else(|| queue.oldest(lane, self.bit, Part::Live, fresh_first)) else {
+                continue;
+            };
+            candidates[class] = Some((sequence, tries, entry, is_replay));
+            heads[class] = Some(Head { bytes: u64::from(entry.bytes), age: now.saturating_sub(entry.arrived) });
         }
         let class = self.turns.pick(&heads)?;
-        let is_replay = parts[class] == Part::Backlog;
-        let Oldest { sequence, tries, .. } = self.queues[class].oldest(&lanes[class], self.bit, parts[class], fresh_first)?;
-        let entry = lanes[class].entries.get(&sequence)?;
+        let (sequence, tries, entry, is_replay) = candidates[class]?;
         self.queues[class].leave(sequence);
         if is_replay {
             self.governor.note_replayed(now, u64::from(entry.bytes));

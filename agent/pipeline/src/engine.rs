@@ -299,7 +299,7 @@ impl Pipeline {
         let state = entry.waiting_state();
         for (index, (destination, book)) in self.destinations.iter_mut().zip(&mut self.books.destinations).enumerate() {
             if entry.unsettled & destination.bit == 0 {
-                destination.queues[id.class].settle(id.sequence);
+                destination.queues[id.class].settled.insert(id.sequence);
                 if skipped & destination.bit != 0 {
                     book.turn_down(entry.signal, &entry.counts, DropReason::DiskFull);
                 } else if destination.takes(entry.signal)
@@ -354,7 +354,7 @@ impl Pipeline {
         } else {
             crate::moves::subtract_counts(&mut destination.volatile, entry.signal, &entry.counts);
         }
-        destination.queues[id.class].settle(id.sequence);
+        destination.queues[id.class].settled.insert(id.sequence);
         let was_down = entry.is_down(self.configured);
         entry.unsettled &= !destination.bit;
         self.down -= u64::from(was_down) - u64::from(entry.is_down(self.configured));

@@ -201,7 +201,7 @@ impl Pipeline {
         self.space.give_disk(u64::from(entry.bytes));
         // The id stays unused for ever; it counts as settled so that ranges merge over it.
         for destination in &mut self.destinations {
-            destination.queues[id.class].settle(id.sequence);
+            destination.queues[id.class].settled.insert(id.sequence);
         }
         self.lanes[id.class].released.insert(id.sequence);
         self.is_dirty = true;

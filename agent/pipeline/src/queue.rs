@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::time::Duration;
 
 use crate::IdRanges;
 use crate::dispatch::Tries;
@@ -20,13 +19,7 @@ pub(crate) enum Part {
 }
 
 /// The oldest record of a part.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Oldest {
-    pub(crate) sequence: u64,
-    pub(crate) tries: Tries,
-    pub(crate) bytes: u32,
-    pub(crate) arrived: Duration,
-}
+pub(crate) type Oldest<'l> = (u64, Tries, &'l Entry);
 
 /// What waits in one class. What is unsettled here waits if it stands in `behind`, in `pieces`, or from `live` up.
 #[derive(Debug, Default)]
@@ -36,18 +29,10 @@ pub(crate) struct Queue {
     /// Sequences below this one are backlog; 0 without one.
     backlog_end: u64,
     live: u64,
-    /// What stands at `live`, if that is known: a class whose turn it is not yet is not looked at again.
-    head: Option<Oldest>,
     /// Other sequences that wait, with the tries they had: failed sends, and records stored out of order.
     behind: BTreeMap<u64, Tries>,
     /// Ids this destination needs no more.
     pub(crate) settled: IdRanges,
-}
-
-impl Oldest {
-    fn new(sequence: u64, tries: Tries, entry: &Entry) -> Self {
-        Self { sequence, tries, bytes: entry.bytes, arrived: entry.arrived }
-    }
 }
 
 impl Queue {
@@ -65,7 +50,7 @@ impl Queue {
         }
         if self.live < next {
             self.pieces.push_back(self.live..next);
-            (self.live, self.head) = (next, None);
+            self.live = next;
         }
         self.backlog_end = next;
     }
@@ -76,22 +61,17 @@ impl Queue {
     }
 
     /// The oldest record that waits in a part: one that was tried before comes first, unless fresh ones are asked for.
-    pub(crate) fn oldest(&mut self, lane: &Lane, bit: u16, part: Part, fresh_first: bool) -> Option<Oldest> {
-        if let (Part::Live, Some(head), true) = (part, self.head, self.behind.is_empty()) {
-            return Some(head);
-        }
+    pub(crate) fn oldest<'l>(&mut self, lane: &'l Lane, bit: u16, part: Part, fresh_first: bool) -> Option<Oldest<'l>> {
         let (fresh, behind) = match part {
             Part::Backlog if self.backlog_end == 0 => return None,
             Part::Backlog => (self.first_of_pieces(lane, bit), self.behind.range(..self.backlog_end).next()),
             Part::Live => {
-                if self.head.is_none() {
-                    self.head = first_from(lane, bit, self.live);
-                    self.live = self.head.map_or(lane.next_sequence, |head| head.sequence);
-                }
-                (self.head, self.behind.range(self.backlog_end..).next())
+                let fresh = first_from(lane, bit, self.live);
+                self.live = fresh.map_or(lane.next_sequence, |(sequence, ..)| sequence);
+                (fresh, self.behind.range(self.backlog_end..).next())
             }
         };
-        let behind = behind.and_then(|(&sequence, &tries)| Some(Oldest::new(sequence, tries, lane.entries.get(&sequence)?)));
+        let behind = behind.and_then(|(&sequence, &tries)| Some((sequence, tries, lane.entries.get(&sequence)?)));
         if part == Part::Backlog && fresh.is_none() && behind.is_none() {
             // What of it is on its way and fails is sent again as if it were live.
             self.backlog_end = 0;
@@ -99,10 +79,10 @@ impl Queue {
         if fresh_first { fresh.or(behind) } else { behind.or(fresh) }
     }
 
-    fn first_of_pieces(&mut self, lane: &Lane, bit: u16) -> Option<Oldest> {
+    fn first_of_pieces<'l>(&mut self, lane: &'l Lane, bit: u16) -> Option<Oldest<'l>> {
         while let Some(piece) = self.pieces.front_mut() {
-            if let Some(found) = first_from(lane, bit, piece.start).filter(|found| found.sequence < piece.end) {
-                piece.start = found.sequence;
+            if let Some(found) = first_from(lane, bit, piece.start).filter(|(sequence, ..)| *sequence < piece.end) {
+                piece.start = found.0;
                 return Some(found);
             }
             self.pieces.pop_front();
@@ -117,7 +97,7 @@ impl Queue {
         }
         match self.pieces.front_mut().filter(|piece| piece.contains(&sequence)) {
             Some(piece) => piece.start = sequence + 1,
-            None => (self.live, self.head) = (sequence + 1, None),
+            None => self.live = sequence + 1,
         }
     }
 
@@ -131,12 +111,6 @@ impl Queue {
         self.behind.get(&sequence)
     }
 
-    /// The destination needs a record no more.
-    pub(crate) fn settle(&mut self, sequence: u64) {
-        self.head = self.head.filter(|head| head.sequence != sequence);
-        self.settled.insert(sequence);
-    }
-
     /// A record that waits is given up.
     pub(crate) fn forget(&mut self, sequence: u64) {
         self.behind.remove(&sequence);
@@ -144,14 +118,15 @@ impl Queue {
 }
 
 /// The first record from a sequence on that is unsettled for the destination of this bit.
-fn first_from(lane: &Lane, bit: u16, sequence: u64) -> Option<Oldest> {
+fn first_from(lane: &Lane, bit: u16, sequence: u64) -> Option<Oldest<'_>> {
     let (sequence, entry) = lane.entries.first_from(&sequence, |entry| entry.unsettled & bit != 0)?;
-    Some(Oldest::new(sequence, Tries::default(), entry))
+    Some((sequence, Tries::default(), entry))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     use proptest::prelude::*;
     use vocabulary::{ClassCounts, Signal};
@@ -245,14 +220,12 @@ mod tests {
                 }
                 Step::Settle(nth) if !self.taken.is_empty() => {
                     let sequence = self.taken.remove(nth.index(self.taken.len()));
-                    self.queue.settle(sequence);
                     self.lane.entries.remove(&sequence);
                 }
                 Step::GiveUp(nth) if !self.waiting.is_empty() => {
                     let sequence = *nth.get(&self.waiting.iter().copied().collect::<Vec<_>>());
                     self.waiting.remove(&sequence);
                     self.queue.forget(sequence);
-                    self.queue.settle(sequence);
                     self.lane.entries.remove(&sequence);
                 }
                 _ => {}
@@ -260,7 +233,7 @@ mod tests {
         }
 
         fn take(&mut self, part: Part, fresh_first: bool) -> Option<u64> {
-            let Oldest { sequence, .. } = self.queue.oldest(&self.lane, 1, part, fresh_first)?;
+            let (sequence, ..) = self.queue.oldest(&self.lane, 1, part, fresh_first)?;
             self.queue.leave(sequence);
             assert!(self.waiting.remove(&sequence), "{sequence} does not wait");
             assert!(part == Part::Live || sequence < self.divided_at, "{sequence} came after {}", self.divided_at);
