@@ -1,7 +1,7 @@
 //! Spans through the whole agent on one core, each on disk and synced before its request is answered, and delivered to a backend
 //! that takes everything: how many at most, and how long an answer takes at a rate that leaves room.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -11,8 +11,9 @@ use crate::figure::{Figure, quantile};
 use crate::traffic::{Load, Sink};
 use crate::{Setup, machine, payload, traffic};
 
-/// Requests on their way while it is saturated.
-const AT_ONCE: usize = 48;
+/// Requests on their way while it is saturated: as many as the agent may have on its way to the backend. Of more, what waits for the
+/// backend grows without end, and soon it is overload that is measured.
+const AT_ONCE: usize = 32;
 /// The rate at which delays are measured, in spans per second.
 const PACE: u64 = 100_000;
 /// Length of one sample, and of the warm-up.
@@ -71,13 +72,13 @@ pub(crate) fn run(setup: &Setup) -> Result<Vec<Figure>> {
     })
 }
 
+/// What was answered must arrive too, or a queue that grows would count as speed: the time ends with the last span at the sink.
 async fn saturate(agent: &Agent, sink: &Sink, load: &mut Load) -> Result<Saturated> {
-    let (seen, worked, at_ends) = (sink.spans(), agent.processor_time()?, machine::thread_time());
-    let (spans, took) = load.saturate(AT_ONCE, SAMPLE).await?;
-    // What was answered must arrive too, or a queue that grows would count as speed.
+    let (seen, worked, at_ends, started) = (sink.spans(), agent.processor_time()?, machine::thread_time(), Instant::now());
+    let spans = load.saturate(AT_ONCE, SAMPLE).await?;
     traffic::in_time("the last spans", ARRIVE_TIME_MAX, sink.reach(seen + spans)).await?;
+    let took = started.elapsed().as_secs_f64();
     let worked = agent.processor_time()?.saturating_sub(worked).as_secs_f64();
     let at_ends = machine::thread_time().saturating_sub(at_ends).as_secs_f64();
-    let took = took.as_secs_f64();
     Ok(Saturated { rate: spans as f64 / took, cost: worked * 1e6 / spans as f64, share: worked / took, share_of_ends: at_ends / took })
 }
