@@ -88,6 +88,8 @@
 //!   are told apart, and between classes the lanes decide: a backlog is sent beside live traffic at the pace that `governor` states, in at
 //!   most half of the window, and freely without live traffic or while the engine ends. After an outage it begins within
 //!   `REPLAY_SPREAD`, at an instant drawn from `Config::replay_seed`.
+//! - With a disk a destination that is dead or slow costs the others nothing: what it does not take goes to its own share there, and
+//!   one that is `BestEffort` gives up its oldest. In mode `Memory` there is one room for all, and what it does not take fills it.
 //! - A server's pause, at most `SERVER_PAUSE_MAX`, is kept whatever else the destination answers meanwhile.
 //! - `Acknowledge::OsBuffered`: a record whose `Persist::is_buffered` is set counts as stored once the operating system has it, and is counted
 //!   against the same allowance, for a loss of power takes it like memory; what goes beyond is synced first. Whoever makes a checkpoint
