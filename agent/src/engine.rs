@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::snapshot::Snapshot;
 use crate::storage::Append;
+use crate::waiting::Waiting;
 
 /// Time between two looks at the books' identities, each of which costs microseconds.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +22,8 @@ pub(crate) struct Engine {
     sendable: [Notify; Config::DESTINATIONS_MAX],
     /// Something settled: a phase may have ended.
     settled: Notify,
+    /// Clients whose answers wait for destinations.
+    waiting: Waiting,
     /// To the storage thread; none in mode `Memory`.
     storage: Option<mpsc::Sender<Append>>,
     /// Who waits for the storage thread's end, once it is told to: beside its queue, because the end waits for no data.
@@ -39,6 +42,7 @@ impl Engine {
             pipeline: Mutex::new(pipeline),
             sendable: std::array::from_fn(|_| Notify::new()),
             settled: Notify::new(),
+            waiting: Waiting::new(),
             storage,
             finish: Mutex::default(),
             finishing: Notify::new(),
@@ -57,10 +61,13 @@ impl Engine {
         self.disk_shares.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Runs `act` under the lock with the engine's time. A panic under an earlier lock does not end the service: the pipeline's own
+    /// Runs `act` under the lock with the engine's time, and tells the clients whose answers came of it. A panic under an earlier lock does not end the service: the pipeline's own
     /// check shows whether its books still hold.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Pipeline, Duration) -> R) -> R {
-        act(&mut self.lock(), self.started.elapsed())
+        let mut pipeline = self.lock();
+        let result = act(&mut pipeline, self.started.elapsed());
+        self.waiting.tell(&mut pipeline);
+        result
     }
 
     fn lock(&self) -> MutexGuard<'_, Pipeline> {
@@ -95,6 +102,11 @@ impl Engine {
     /// Resolves when something settled since the last call.
     pub(crate) async fn settled(&self) {
         self.settled.notified().await;
+    }
+
+    /// Clients whose answers wait for destinations.
+    pub(crate) const fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
     /// The way to the storage thread.
@@ -176,12 +188,12 @@ pub(crate) mod tests {
 
     use super::*;
 
-    fn pipeline(mode: BufferMode, on_full: OnFull) -> Pipeline {
+    fn pipeline(mode: BufferMode, on_full: OnFull, acknowledge: Acknowledge) -> Pipeline {
         let retry = RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(1), deadline: None };
         let mut pipeline = Pipeline::new(
             Config {
                 mode,
-                acknowledge: Acknowledge::AtRest,
+                acknowledge,
                 memory: MemoryLimits { bytes: 1 << 20, items: 10_000 },
                 disk_bytes: 1 << 20,
                 on_full,
@@ -208,17 +220,22 @@ pub(crate) mod tests {
 
     /// An engine that holds records in memory and spills, past its first checkpoint.
     pub(crate) fn spilling() -> Pipeline {
-        pipeline(BufferMode::Spill, OnFull::RefuseIntake)
+        pipeline(BufferMode::Spill, OnFull::RefuseIntake, Acknowledge::AtRest)
+    }
+
+    /// The same, whose clients wait for its destination.
+    pub(crate) fn awaiting() -> Pipeline {
+        pipeline(BufferMode::Spill, OnFull::RefuseIntake, Acknowledge::Delivered)
     }
 
     /// An engine that has every record on disk.
     pub(crate) fn mirroring() -> Pipeline {
-        pipeline(BufferMode::Mirror, OnFull::RefuseIntake)
+        pipeline(BufferMode::Mirror, OnFull::RefuseIntake, Acknowledge::AtRest)
     }
 
     /// The same, which drops its oldest when there is no room.
     pub(crate) fn evicting() -> Pipeline {
-        pipeline(BufferMode::Mirror, OnFull::DropOldest)
+        pipeline(BufferMode::Mirror, OnFull::DropOldest, Acknowledge::AtRest)
     }
 
     /// Has the engine take this many records that memory alone holds.

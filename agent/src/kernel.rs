@@ -206,7 +206,7 @@ impl Kernel {
                 &self.engine,
                 &self.rules,
                 &Sender::Kernel,
-                Offer { signal, counts, body, charge: Charge::default() },
+                Offer { signal, counts, body, charge: Charge::default(), patience: Duration::ZERO },
             ));
         }
     }

@@ -41,6 +41,7 @@ mod spool_tools;
 mod stage;
 mod storage;
 mod timetable;
+mod waiting;
 mod watchdog;
 mod window;
 

@@ -259,6 +259,9 @@ fn buffers(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<(
             family.gauge(&[("signal", signal.label()), ("class", class.label())], u64::from(*is_closed))
         })
     })?;
+    gauge(encoder, "waiting_requests", "Requests whose clients wait for destinations", |family| {
+        family.gauge(&[], gauges.waiting_requests)
+    })?;
     counter(encoder, "requests_split", "Requests that were cut by class, which happens under pressure alone", |family| {
         family.counter(&[], gauges.splits)
     })?;

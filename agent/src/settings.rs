@@ -121,6 +121,7 @@ impl Settings {
             acknowledge: match buffer.acknowledge.unwrap_or(buffer.mode.acknowledge_default()) {
                 Acknowledge::Memory | Acknowledge::Fsync => pipeline::Acknowledge::AtRest,
                 Acknowledge::OsBuffered => pipeline::Acknowledge::OsBuffered,
+                Acknowledge::Delivered => pipeline::Acknowledge::Delivered,
             },
             memory: MemoryLimits { bytes: buffer.memory_bytes, items: buffer.memory_items },
             disk_bytes: buffer.disk.as_ref().map_or(0, |disk| disk.shares().records),
@@ -344,6 +345,9 @@ mod tests {
         let error = with(&format!("mode: Mirror, acknowledge: Memory, {disk}")).expect_err("Mirror promises a disk");
         assert!(error.contains("acknowledge Memory does not go with buffer.mode Mirror") && error.contains("Fsync"), "{error}");
         assert!(with("mode: Memory, acknowledge: Fsync").is_err());
+        assert!(with("mode: Memory, acknowledge: Delivered").is_ok());
+        let error = with(&format!("mode: Archive, acknowledge: Delivered, {disk}")).expect_err("an archive delivers nothing");
+        assert!(error.contains("acknowledge Delivered does not go with buffer.mode Archive"), "{error}");
     }
 
     #[test]

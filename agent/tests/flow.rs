@@ -2,7 +2,7 @@
 
 mod rig;
 
-use rig::{Agent, Sink, destination_sum, input, request};
+use rig::{Agent, BAD, Sink, destination_sum, input, request};
 use tonic::Code;
 
 fn document(destination: std::net::SocketAddr, buffer: &str) -> String {
@@ -124,13 +124,13 @@ async fn only_bad_spans_are_kept_apart_until_a_tool_takes_them_out_whatever_ends
     let mut body = request("a", 100, 0, 10);
     for position in [17, 64] {
         let span = &mut body.resource_spans[0].scope_spans[0].spans[position];
-        span.name.insert_str(0, rig::BAD);
+        span.name.insert_str(0, BAD);
     }
     agent.client().await.export(body).await.expect("there is room");
     let is_searched = |ledger: &serde_json::Value| destination_sum(ledger, "/delivered") == 98 && ledger["quarantine"]["files"] == 1;
     let ledger = agent.await_ledger("the search", is_searched).await;
     assert_eq!((destination_sum(&ledger, "/held/quarantined"), destination_sum(&ledger, "/dropped/Rejected")), (2, 0));
-    assert_eq!((sink.distinct(), sink.distinct_with(rig::BAD)), (98, 0));
+    assert_eq!((sink.distinct(), sink.distinct_with(BAD)), (98, 0));
     agent.signal("KILL");
     assert!(!agent.ended().1);
     let agent = Agent::start(directory.path(), &document);
@@ -288,4 +288,56 @@ async fn a_buffer_in_use_keeps_the_second_agent_waiting_until_it_is_free() {
     assert!(first.ended().1);
     second.await_otlp();
     second.await_ledger("the second one's turn", |_| true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waits_for_delivery_is_answered_once_its_items_arrived() {
+    for mode in ["Memory", "Spill", "Mirror"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sink, address) = Sink::start().await;
+        sink.close(true);
+        let buffer = match mode {
+            "Memory" => MEMORY.replace("mode: Memory", "mode: Memory, acknowledge: Delivered"),
+            _ => disk(directory.path(), &format!("{mode}, acknowledge: Delivered"), 1_048_576),
+        };
+        let agent = Agent::start(directory.path(), &document(address, &buffer));
+        let mut client = agent.client().await;
+        let (mut gone, mut waits) = (agent.client().await, client.clone());
+        let gone = tokio::spawn(async move { gone.export(request("gone", 50, 0, 10)).await.map(|_| ()) });
+        let waits = tokio::spawn(async move { waits.export(request("waits", 50, 0, 10)).await });
+        agent.await_page("/metrics", |metrics| metrics.contains("\nforebay_waiting_requests{} 2\n")).await;
+        gone.abort();
+        agent.await_page("/metrics", |metrics| metrics.contains("\nforebay_waiting_requests{} 1\n")).await;
+        assert!(!waits.is_finished());
+        sink.close(false);
+        let answer = waits.await.expect("no panic").expect("it arrives").into_inner();
+        assert!(answer.partial_success.is_none() && sink.distinct_with("healthy-waits") == 50, "{mode}: {answer:?}");
+        sink.await_distinct(100).await;
+        let mut bad = request("more", 9, 0, 10);
+        bad.resource_spans[0].scope_spans[0].spans[4].name.insert_str(0, BAD);
+        let partial = client.export(bad).await.expect("the others arrive").into_inner().partial_success.expect("one does not");
+        assert_eq!(partial.rejected_spans, 1, "{mode}: {partial:?}");
+        assert!(partial.error_message.contains("Rejected") && sink.distinct() == 108, "{mode}: {partial:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waits_while_the_agent_ends_is_told_to_send_again_and_what_it_sent_is_delivered_by_the_next() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (sink, address) = Sink::start().await;
+    sink.close(true);
+    let buffer = disk(directory.path(), "Spill, acknowledge: Delivered", 1_048_576);
+    let document = document(address, &buffer).replace("drainSeconds: 10", "drainSeconds: 3");
+    let agent = Agent::start(directory.path(), &document);
+    let mut client = agent.client().await;
+    let waits = tokio::spawn(async move { client.export(request("waits", 50, 0, 10)).await });
+    agent.await_page("/metrics", |metrics| metrics.contains("\nforebay_waiting_requests{} 1\n")).await;
+    agent.signal("TERM");
+    let told = waits.await.expect("no panic").expect_err("it did not arrive");
+    assert_eq!(told.code(), Code::Unavailable, "{told:?}");
+    assert!(!told.details().is_empty(), "it names a delay: {told:?}");
+    assert!(agent.ended().1);
+    sink.close(false);
+    let _agent = Agent::start(directory.path(), &document);
+    sink.await_distinct(50).await;
 }

@@ -163,6 +163,8 @@ pub enum Acknowledge {
     OsBuffered,
     /// Once its items are synced to disk.
     Fsync,
+    /// Once its destinations have its items: those that are `Required`, or all if none is. What the mode has on disk is synced first.
+    Delivered,
 }
 
 impl BufferMode {
@@ -179,8 +181,9 @@ impl BufferMode {
     #[must_use]
     pub const fn acknowledges(self) -> &'static [Acknowledge] {
         match self {
-            Self::Memory | Self::Spill => &[Acknowledge::Memory],
-            Self::Mirror | Self::Archive => &[Acknowledge::OsBuffered, Acknowledge::Fsync],
+            Self::Memory | Self::Spill => &[Acknowledge::Memory, Acknowledge::Delivered],
+            Self::Mirror => &[Acknowledge::OsBuffered, Acknowledge::Fsync, Acknowledge::Delivered],
+            Self::Archive => &[Acknowledge::OsBuffered, Acknowledge::Fsync],
         }
     }
 }

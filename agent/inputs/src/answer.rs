@@ -16,12 +16,23 @@ use crate::gate::Answer;
 /// Pause asked of a client that met a full receive budget: the time a crowd of requests needs to be judged, not to be delivered.
 const PRESSURE_PAUSE: Duration = Duration::from_secs(1);
 
+const CROWDED: &str = "too many requests at once; send again after the given delay";
+
 /// The response to a request that was offered.
 pub(crate) fn respond(answer: Answer) -> Response<Body> {
     match answer {
         Answer::Accepted { shed, .. } if shed.total() == 0 => message(&otlp::response::success()),
         Answer::Accepted { shed, reason } => message(&otlp::response::partial_success(shed.total(), &shed_message(shed, reason))),
         Answer::Refused(refusal) => refuse(&refusal),
+        Answer::Unconfirmed { retry_after } => retryable(
+            Code::Unavailable,
+            "kept, but not confirmed by its destinations in time; what is sent again may arrive twice",
+            Some(retry_after),
+        ),
+        Answer::Lost { reason, retry_after } => {
+            let text = format!("dropped ({reason}) before its destinations had it; send again after the given delay");
+            retryable(Code::Unavailable, &text, Some(retry_after))
+        }
     }
 }
 
@@ -30,7 +41,7 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response<Body> {
     let after = Some(refusal.retry_after);
     match refusal.reason {
         RefuseReason::HardLimit => retryable(Code::ResourceExhausted, "the buffer is full; send again after the given delay", after),
-        RefuseReason::MemoryPressure => under_pressure(),
+        RefuseReason::MemoryPressure => retryable(Code::ResourceExhausted, CROWDED, after),
         RefuseReason::TenantQuota => retryable(Code::ResourceExhausted, "over the tenant's share; send again after the given delay", after),
         RefuseReason::ShuttingDown => {
             retryable(Code::Unavailable, "the agent is shutting down; send again, to another one if there is one", after)
@@ -45,7 +56,7 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response<Body> {
 
 /// The receive budget is used up.
 pub(crate) fn under_pressure() -> Response<Body> {
-    retryable(Code::ResourceExhausted, "too many requests at once; send again after the given delay", Some(PRESSURE_PAUSE))
+    retryable(Code::ResourceExhausted, CROWDED, Some(PRESSURE_PAUSE))
 }
 
 /// A status as a response without a message.
@@ -65,8 +76,13 @@ fn retryable(code: Code, text: &str, after: Option<Duration>) -> Response<Body> 
 
 fn shed_message(shed: ClassCounts, reason: DropReason) -> String {
     let classes: Vec<_> = shed.iter().filter(|&(_, items)| items > 0).map(|(class, items)| format!("{items} {class}")).collect();
-    let purpose = if reason == DropReason::DiskError { "because the disk failed" } else { "to keep more important ones" };
-    format!("dropped {} items ({reason}) {purpose}; do not send them again", classes.join(", "))
+    let why = match reason {
+        DropReason::SoftLimit | DropReason::QueueFull | DropReason::DiskFull | DropReason::Evicted => "to keep more important ones",
+        DropReason::DiskError => "because the disk failed",
+        DropReason::Rejected | DropReason::TooLarge | DropReason::Undecodable => "which a destination does not take",
+        _ => "before a destination had them",
+    };
+    format!("dropped {} items ({reason}) {why}; do not send them again", classes.join(", "))
 }
 
 /// One uncompressed gRPC message and the trailers of success.
@@ -103,6 +119,16 @@ mod tests {
                 RefuseReason::HardLimit | RefuseReason::MemoryPressure | RefuseReason::TenantQuota | RefuseReason::ShuttingDown
             );
             assert_eq!(retry.is_some(), helps, "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_or_lost_without_a_confirmation_is_to_be_sent_again_after_a_delay() {
+        let (retry_after, reason) = (Duration::from_secs(2), DropReason::Expired);
+        for answer in [Answer::Unconfirmed { retry_after }, Answer::Lost { reason, retry_after }] {
+            let told = read(&respond(answer));
+            let retry = told.get_details_retry_info().and_then(|info| info.retry_delay);
+            assert_eq!((told.code(), retry), (Code::Unavailable, Some(retry_after)), "{told:?}");
         }
     }
 

@@ -4,11 +4,11 @@ use std::convert::Infallible;
 use std::error::Error as _;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use otlp::{Limits, Rules};
 use tonic::body::Body;
 use tonic::codec::{CompressionEncoding, Streaming};
@@ -24,6 +24,11 @@ use crate::room::{Charge, Room};
 
 /// Longest time a client may take to send one request: long enough for 16 MiB over 5 Mbit/s.
 const READ_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How long an answer that depends on destinations is waited for: as long as a client waits that does not say, and at most. A tenth is
+/// left for the way back.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE_MAX: Duration = Duration::from_secs(120);
 
 /// Serves the export methods.
 #[derive(Clone, Debug)]
@@ -99,6 +104,7 @@ fn signal_of(path: &str) -> Option<Signal> {
 /// Reads the one message and proves it well formed. The budget's share leaves with the offer, whose taker gives it back.
 async fn accept(shared: &Shared, signal: Signal, request: Request<Body>) -> Result<Offer, Fault> {
     let encoding = encoding_of(&request)?;
+    let (patience, began) = (patience_of(request.headers()), Instant::now());
     let charge = Charge::new(shared.room.share());
     let body = Metered::new(request.into_body(), charge.clone());
     let messages = Streaming::new_request(RawDecoder, body, encoding, Some(shared.request_bytes_max));
@@ -116,7 +122,7 @@ async fn accept(shared: &Shared, signal: Signal, request: Request<Body>) -> Resu
             undecodable(&malformed.to_string())
         }
     })?;
-    Ok(Offer { signal, counts, body, charge })
+    Ok(Offer { signal, counts, body, charge, patience: patience.saturating_sub(began.elapsed()) })
 }
 
 fn encoding_of(request: &Request<Body>) -> Result<Option<CompressionEncoding>, Fault> {
@@ -129,6 +135,30 @@ fn encoding_of(request: &Request<Body>) -> Result<Option<CompressionEncoding>, F
         Some(b"gzip") => Ok(Some(CompressionEncoding::Gzip)),
         Some(b"zstd") => Ok(Some(CompressionEncoding::Zstd)),
         Some(_) => Err(unsupported("accepted encodings are gzip, zstd and identity")),
+    }
+}
+
+/// How long the client may be kept waiting, from the start of its request on.
+fn patience_of(headers: &HeaderMap) -> Duration {
+    let told = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(timeout_of);
+    told.unwrap_or(PATIENCE).min(PATIENCE_MAX) * 9 / 10
+}
+
+/// A timeout as gRPC writes it: at most eight digits and a unit.
+fn timeout_of(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3_600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
     }
 }
 
@@ -165,4 +195,24 @@ fn undecodable(text: &str) -> Fault {
 
 fn unsupported(text: &str) -> Fault {
     Fault::Refused(RefuseReason::Unsupported, Status::unimplemented(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_waits_nine_tenths_of_the_time_it_names_and_a_bounded_time_if_it_names_none_or_nonsense() {
+        let patience = |text: Option<&str>| {
+            let headers = text.map(|text| ("grpc-timeout".parse().expect("a name"), text.parse().expect("a value")));
+            patience_of(&headers.into_iter().collect())
+        };
+        for (text, millis) in [("10S", 9_000), ("500m", 450), ("1M", 54_000), ("2000000u", 1_800), ("9H", 108_000), ("99999999H", 108_000)]
+        {
+            assert_eq!(patience(Some(text)), Duration::from_millis(millis), "{text}");
+        }
+        for text in [None, Some(""), Some("S"), Some("-1S"), Some("1"), Some("1s"), Some("123456789S"), Some("1\u{e4}")] {
+            assert_eq!(patience(text), Duration::from_secs(27), "{text:?}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What the receiving side needs of the rest of the agent, as two functions: it knows neither the engine's lock nor the disk.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -20,6 +21,8 @@ pub struct Offer {
     pub body: Bytes,
     /// What the body takes of the receive budget, until the last clone is dropped.
     pub charge: Charge,
+    /// How long its sender waits for an answer that depends on others.
+    pub patience: Duration,
 }
 
 /// What became of an offer; it rests where the configured durability wants it.
@@ -34,6 +37,18 @@ pub enum Answer {
     },
     /// Not accepted, not counted as received.
     Refused(Refusal),
+    /// Accepted, and its destinations have not confirmed it in time: it is kept for them, and what is sent again may arrive twice.
+    Unconfirmed {
+        /// How long to wait before that.
+        retry_after: Duration,
+    },
+    /// Accepted, and dropped before its destinations had it, for no fault of its own: it is to be sent again.
+    Lost {
+        /// Why it was.
+        reason: DropReason,
+        /// How long to wait before that.
+        retry_after: Duration,
+    },
 }
 
 type OfferFn = dyn Fn(Offer) -> BoxFuture<'static, Answer> + Send + Sync;

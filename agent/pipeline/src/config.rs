@@ -24,6 +24,8 @@ pub enum Acknowledge {
     AtRest,
     /// Once the operating system has what goes to disk, which is synced soon after; only with a disk that has every record.
     OsBuffered,
+    /// Once its destinations have its items too: the `Required` ones, or all if there is none.
+    Delivered,
 }
 
 /// Upper bounds of what waits in memory.

@@ -113,6 +113,7 @@ pub(crate) struct Destination {
     signals: Vec<Signal>,
     window: u32,
     retry: RetryPolicy,
+    pub(crate) delivery: Delivery,
     /// The destination's bit in `Entry::unsettled`.
     pub(crate) bit: u16,
     pub(crate) queues: PerClass<Queue>,
@@ -157,6 +158,7 @@ impl Destination {
             signals: config.signals.clone(),
             window: window_of(config),
             retry: config.retry,
+            delivery: config.delivery,
             bit: 1 << index,
             queues: PerClass::default(),
             turns: Turns::new(&whole.classes),
@@ -201,6 +203,7 @@ impl Destination {
         self.signals.clone_from(&config.signals);
         self.window = window_of(config);
         self.retry = config.retry;
+        self.delivery = config.delivery;
     }
 
     /// The classes take turns by other weights.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use vocabulary::{Class, ClassCounts, DropReason, Signal};
 
+use crate::awaited::Awaited;
 use crate::checkpoint::Cut;
 use crate::dispatch::Destination;
 use crate::doors::Doors;
@@ -82,6 +83,7 @@ pub struct Pipeline {
     pub(crate) tenants: Tenants,
     pub(crate) lanes: PerClass<Lane>,
     pub(crate) storing: PerClass<SortedMap<Storing>>,
+    pub(crate) awaited: Awaited,
     /// Held records whose body is on disk alone, and that a configured destination waits for.
     pub(crate) down: u64,
     /// Held records in memory alone, and their items.
@@ -130,6 +132,7 @@ impl Pipeline {
                 released: IdRanges::default(),
             })),
             storing: PerClass::default(),
+            awaited: Awaited::default(),
             down: 0,
             volatile_records: 0,
             volatile_items: 0,
@@ -194,6 +197,7 @@ impl Pipeline {
             fill_permille: self.space.permille(),
             over_soft: self.space.is_over_soft(),
             closed: Signal::ALL.map(|signal| Class::ALL.map(|class| self.is_closed(signal, class))),
+            waiting_requests: self.awaited.len() as u64,
             splits: self.splits,
             tenants: self.tenants.gauges(),
             phase: self.lifecycle.phase(),
@@ -349,6 +353,7 @@ impl Pipeline {
         };
         let how = destination.close(id, how);
         book.settle(entry.signal, &entry.counts, from, how);
+        self.awaited.note(id, destination.bit, &entry.counts, how);
         if entry.place == Place::Disk {
             self.space.shares.give(destination.bit, u64::from(entry.bytes));
         } else {
@@ -435,7 +440,12 @@ impl Pipeline {
             BufferMode::Spill | BufferMode::Mirror => self.destinations.iter().any(|destination| !destination.is_at_rest()),
             BufferMode::Archive => false,
         };
-        Remaining { storing: self.storing.iter().any(|(_, storing)| !storing.is_empty()), sending, volatile: self.volatile_records > 0 }
+        Remaining {
+            storing: self.storing.iter().any(|(_, storing)| !storing.is_empty()),
+            waiting: self.awaited.len() > 0,
+            sending,
+            volatile: self.volatile_records > 0,
+        }
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
-use crate::{Books, BufferMode, IdRanges, Quarantined, RecordId, Stored, Tenant};
+use crate::{Books, BufferMode, IdRanges, Quarantined, RecordId, Stored, Tenant, Ticket};
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +57,14 @@ pub enum Verdict {
 /// What was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// To be made durable before the answer; empty means answer at once. Each ends in `handle_stored` or `handle_store_failed`.
+    /// To be made durable before the answer; empty means that it need not wait for a disk. Each ends in `handle_stored` or `handle_store_failed`.
     pub persist: Vec<Persist>,
     /// Items that were received and dropped at intake; a client is told by partial success.
     pub shed: ClassCounts,
     /// Why the first of them was; meaningless while `shed` is zero.
     pub shed_reason: DropReason,
+    /// Whose answer waits for `poll_answer`, besides. None if it does not.
+    pub ticket: Option<Ticket>,
 }
 
 /// A record the spool must append and, unless it is buffered, sync.
@@ -258,6 +260,8 @@ pub struct Gauges {
     pub over_soft: bool,
     /// Whether clients were refused at the hard limit and none was taken since, by signal and class.
     pub closed: [[bool; Class::COUNT]; Signal::COUNT],
+    /// Requests whose clients wait for destinations.
+    pub waiting_requests: u64,
     /// Requests that were cut by class since the start.
     pub splits: u64,
     /// The tenants that hold something or were refused, the others together being one of them.
@@ -352,7 +356,7 @@ impl Origin {
 
 impl Admission {
     pub(crate) const fn nothing() -> Self {
-        Self { persist: Vec::new(), shed: ClassCounts([0; Class::COUNT]), shed_reason: DropReason::SoftLimit }
+        Self { persist: Vec::new(), shed: ClassCounts([0; Class::COUNT]), shed_reason: DropReason::SoftLimit, ticket: None }
     }
 
     /// Notes items that were dropped at intake; the first reason stands for all.

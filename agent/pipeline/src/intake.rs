@@ -8,6 +8,7 @@ use vocabulary::{Class, ClassCounts, DropReason, RefuseReason, Signal};
 
 use crate::checkpoint::CHECKPOINT_RANGES_MAX;
 use crate::engine::{Entry, Place, Storing};
+use crate::moves::Settlement;
 use crate::space::{Placement, Size, Space, is_low};
 use crate::{Acknowledge, Admission, NotStored, Origin, Part, Persist, Phase, Pipeline, RecordId, Refusal, Request, Verdict, jitter};
 
@@ -57,9 +58,7 @@ impl Pipeline {
         if let Some(reason) = refusal(origin, std::slice::from_ref(&piece)) {
             return self.refuse(signal, &counts, reason, piece.body.len() as u64);
         }
-        let mut admission = Admission::nothing();
-        self.take(occasion, piece, &mut admission);
-        Verdict::Admitted(admission)
+        self.take_all(occasion, [piece])
     }
 
     /// Decides on a request that was cut by class. It is refused as a whole if an important part finds no room, or if no part
@@ -98,11 +97,7 @@ impl Pipeline {
             return self.refuse(signal, &counts, reason, total_bytes);
         }
         self.space = space;
-        let mut admission = Admission::nothing();
-        for piece in pieces {
-            self.take(occasion, piece, &mut admission);
-        }
-        Verdict::Admitted(admission)
+        self.take_all(occasion, pieces)
     }
 
     /// Whether `offer` would decide on the request without a disk at this moment. Who finds no place in the disk's queue may offer it then, and
@@ -193,6 +188,7 @@ impl Pipeline {
                 self.books.drop_at_intake(entry.signal, &entry.counts, cause.drop_reason());
             }
         }
+        self.awaited.forget(id);
         if entry.body.is_some() {
             self.space.give_memory(id.class, entry.size());
         }
@@ -274,11 +270,42 @@ impl Pipeline {
         Verdict::Refused(Refusal { reason, retry_after })
     }
 
+    /// How long a client is to wait that is to send again although it was not refused: 1 s to 5 s, from the measured drain rate.
+    pub fn retry_after(&mut self, now: Duration) -> Duration {
+        self.observe(now);
+        self.refusals += 1;
+        self.drain.pause(self.now, self.space.excess_bytes(), self.refusals)
+    }
+
     fn shed(&mut self, signal: Signal, counts: &ClassCounts, reason: DropReason, admission: &mut Admission) {
         self.books.receive(signal, counts);
         self.books.drop_at_intake(signal, counts, reason);
         admission.note_shed(counts, reason);
         self.is_dirty = true;
+    }
+
+    /// Carries out what was decided.
+    fn take_all(&mut self, occasion: Occasion, pieces: impl IntoIterator<Item = Piece>) -> Verdict {
+        let mut admission = Admission::nothing();
+        for piece in pieces {
+            self.take(occasion, piece, &mut admission);
+        }
+        if let Some(ticket) = admission.ticket {
+            self.awaited.close(ticket);
+        }
+        Verdict::Admitted(admission)
+    }
+
+    /// If its client waits for destinations, it waits for this record, which those in `route` need and those in `skipped` do without.
+    fn await_delivery(&mut self, origin: Origin, id: RecordId, counts: &ClassCounts, route: u16, skipped: u16, admission: &mut Admission) {
+        if !self.is_delivery_awaited() || origin == Origin::Kernel {
+            return;
+        }
+        let awaited = self.awaited_of(route);
+        self.awaited.owe(&mut admission.ticket, id, awaited);
+        for destination in self.destinations.iter().filter(|destination| skipped & destination.bit != 0) {
+            self.awaited.note(id, destination.bit, counts, Settlement::Dropped(DropReason::DiskFull));
+        }
     }
 
     /// Carries out what was decided for one piece; its room is taken already.
@@ -308,6 +335,7 @@ impl Pipeline {
                 };
                 self.tenants.take(tenant, bytes);
                 self.books.receive(signal, &counts);
+                self.await_delivery(origin, id, &counts, unsettled, 0, admission);
                 self.hold(id, entry, 0);
             }
             (Placement::Both | Placement::Disk, _) => self.take_to_disk(occasion, piece, admission),
@@ -344,7 +372,9 @@ impl Pipeline {
         };
         self.tenants.take(entry.tenant, entry.bytes);
         let is_buffered = self.config.acknowledge == Acknowledge::OsBuffered && self.space.take_volatile(counts.total());
-        self.storing[id.class].insert(id.sequence, Storing { entry, origin, skipped: route & !unsettled, is_buffered });
+        let skipped = route & !unsettled;
+        self.await_delivery(origin, id, &counts, route, skipped, admission);
+        self.storing[id.class].insert(id.sequence, Storing { entry, origin, skipped, is_buffered });
         admission.persist.push(Persist { id, signal, counts, received_unix_ms: unix_ms, is_buffered, body });
     }
 }

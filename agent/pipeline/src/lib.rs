@@ -94,9 +94,14 @@
 //! - `Acknowledge::OsBuffered`: a record whose `Persist::is_buffered` is set counts as stored once the operating system has it, and is counted
 //!   against the same allowance, for a loss of power takes it like memory; what goes beyond is synced first. Whoever makes a checkpoint
 //!   durable syncs what was stored before it.
+//! - `Acknowledge::Delivered`: a client's request that is admitted has a `Ticket`, and is answered with what `poll_answer` says of it, once
+//!   the `Required` destinations (all, if there is none) have settled its records, or the engine has stopped sending. The books do not
+//!   know that anybody waits: items count as received when they would without it, and `abandon` changes nothing but who is told. What a
+//!   removed destination keeps is not settled. As many wait as the shell lets in; each holds a record.
 //! - A record that the final flush synced and no checkpoint followed is taken for a new one at the next start, unless some
 //!   destination had settled it: it is counted once more as received, within those bounds.
 
+mod awaited;
 mod books;
 mod checkpoint;
 mod config;
@@ -133,6 +138,7 @@ mod suspects;
 mod tenants;
 mod usual;
 
+pub use awaited::{Fate, Ticket};
 pub use books::{Books, Broken, DestinationBook, DestinationCell, Held, InputCell, KernelBook};
 pub use checkpoint::CHECKPOINT_RANGES_MAX;
 pub use config::{Acknowledge, BufferMode, ClassPolicy, Config, Delivery, DestinationConfig, MemoryLimits, OnFull, OnRemoved, RetryPolicy};

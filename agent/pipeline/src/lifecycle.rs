@@ -33,6 +33,8 @@ pub(crate) struct Timetable {
 pub(crate) struct Remaining {
     /// Requests wait for the disk.
     pub(crate) storing: bool,
+    /// Clients wait for destinations.
+    pub(crate) waiting: bool,
     /// A destination has something on its way or could be sent something.
     pub(crate) sending: bool,
     /// Memory alone holds something.
@@ -81,7 +83,7 @@ impl Lifecycle {
         let to = |phase| Some(Self::Closing { phase, timetable });
         match phase {
             Phase::DrainingInputs if now >= timetable.inputs => to(Phase::CompletingAcks),
-            Phase::CompletingAcks if !remaining.storing || now >= timetable.acks => to(Phase::DrainingQueues),
+            Phase::CompletingAcks if !(remaining.storing || remaining.waiting) || now >= timetable.acks => to(Phase::DrainingQueues),
             Phase::DrainingQueues if !remaining.sending || now >= timetable.queues => to(Phase::Flushing),
             Phase::Flushing if !(remaining.volatile || remaining.storing) || now >= timetable.end => Some(Self::Stopped),
             _ => None,

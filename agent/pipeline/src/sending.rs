@@ -174,6 +174,9 @@ impl Pipeline {
             if self.phase() == Phase::Stopped {
                 self.drop_volatile();
             }
+            if !self.lifecycle.may_send() {
+                self.awaited.end();
+            }
         }
         self.phase()
     }

@@ -20,6 +20,7 @@ impl Pipeline {
             _ => {
                 self.lifecycle = Lifecycle::Stopped;
                 self.drop_volatile();
+                self.awaited.end();
             }
         }
     }

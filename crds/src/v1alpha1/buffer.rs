@@ -19,7 +19,8 @@ pub struct Buffer {
     /// When a client has its answer. `Memory`: once its items are in memory, or synced to disk where memory has no room (`Memory`, `Spill`;
     /// their default). `OsBuffered`: once the operating system has them, which a loss of power may undo, the end of the agent not; they are
     /// synced within a fifth of a second or so (`Mirror`, `Archive`). `Fsync`: once they are synced to disk (`Mirror`, `Archive`; their
-    /// default).
+    /// default). `Delivered`: once the destinations have them, those with `delivery: Required` or all if none has it; a client whose time is
+    /// over is told to send again, which may deliver twice (`Memory`, `Spill`, `Mirror`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledge: Option<Acknowledge>,
     /// Age at which an item that waits is dropped as `Expired`, the oldest first; absent: it is kept until it is delivered.

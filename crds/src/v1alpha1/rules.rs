@@ -98,8 +98,8 @@ pub(super) fn disk_forbidden() -> Rule {
 /// The pairs of `agent::BufferMode::acknowledges`.
 pub(super) fn acknowledge_fits_mode() -> Rule {
     explain(
-        "!has(self.acknowledge) || (self.acknowledge == 'Memory') == (self.mode in ['Memory', 'Spill'])",
-        "'buffer.acknowledge ' + self.acknowledge + ' does not go with buffer.mode ' + self.mode + ', which answers after ' + (self.mode in ['Memory', 'Spill'] ? 'Memory' : 'OsBuffered or Fsync')",
+        "!has(self.acknowledge) || (self.acknowledge == 'Delivered' ? self.mode != 'Archive' : (self.acknowledge == 'Memory') == (self.mode in ['Memory', 'Spill']))",
+        "'buffer.acknowledge ' + self.acknowledge + ' does not go with buffer.mode ' + self.mode + ', which answers after ' + (self.mode in ['Memory', 'Spill'] ? 'Memory or Delivered' : self.mode == 'Mirror' ? 'OsBuffered, Fsync or Delivered' : 'OsBuffered or Fsync')",
     )
 }
 
